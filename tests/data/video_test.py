@@ -112,3 +112,15 @@ def test_a_cut_recording_gives_its_beginning(tmp_path):
   (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
   count = len(list(iter_frames(tmp_path / "cut.mp4")))
   assert 0 < count < 20
+
+
+def test_a_phone_recording_comes_upright(tmp_path):
+  frames = np.zeros((3, 32, 64, 3), np.uint8)
+  frames[:, :, :32, 0] = 255  # red on the left as stored
+  data = bytearray(write_video(tmp_path / "a.mp4", frames, 25).read_bytes())
+  at = data.find(b"tkhd") + 4 + 4 + 20 + 16  # ISO/IEC 14496-12, 8.3.2: the track's display matrix
+  data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+  (tmp_path / "turned.mp4").write_bytes(data)
+  info, _, read = read_video(tmp_path / "turned.mp4")
+  assert (info.height, info.width) == (64, 32) == read.shape[1:3]
+  assert read[0, 4, 16, 0] > 200 and read[0, -4, 16, 0] < 50  # clockwise: left goes to the top
