@@ -20,7 +20,11 @@ import jax
 
 Array = jax.Array
 PyTree = Any
-static = flax.struct.field(pytree_node=False)
+
+
+def static() -> Any:
+  """A field that is part of the type, not an array: a new value is a new compile."""
+  return flax.struct.field(pytree_node=False)
 
 
 @flax.struct.dataclass
@@ -39,8 +43,8 @@ class Camera:
 
   world_to_camera: Array  # [*b, 4, 4] OpenCV axes
   intrinsics: Array  # [*b, 3, 3] px: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
-  width: int = static
-  height: int = static
+  width: int = static()
+  height: int = static()
 
 
 @flax.struct.dataclass
@@ -79,10 +83,10 @@ class FlameRig:
   uv: Array  # [u, 2] in 0..1, v up
   uv_faces: Array  # [f, 3] int32
   regions: Array  # [v] int32 into `region_names`
-  parents: tuple[int, ...] = static
-  name: str = static
-  region_names: tuple[str, ...] = static
-  expression_names: tuple[str, ...] = static
+  parents: tuple[int, ...] = static()
+  name: str = static()
+  region_names: tuple[str, ...] = static()
+  expression_names: tuple[str, ...] = static()
 
 
 @flax.struct.dataclass

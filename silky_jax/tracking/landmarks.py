@@ -1,0 +1,120 @@
+"""Dense 2D landmarks and person masks by MediaPipe: the only file that imports it.
+
+The wheel `mediapipe` 0.10.14 carries its models, so nothing is downloaded. Its landmark model crops the face itself
+and is equivariant to rotation only up to noise; averaging it over a few in-plane rotations takes a part of that noise
+away (experiments/results/landmark_noise.json).
+"""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from silky_jax.config import UserError
+from silky_jax.data.images import warp
+
+COUNT = 478  # 468 of the surface, then 5 of the right iris (image left) and 5 of the left
+RIGHT_IRIS, LEFT_IRIS = slice(468, 473), slice(473, 478)
+FACE_SIDES = (234, 454)  # face contour at the subject's right and left ear: their distance is the face width
+LIPS = (13, 14)  # inner lips, upper and lower
+LEFT_LIDS, RIGHT_LIDS = (386, 374), (159, 145)  # upper and lower lid of the subject's left and right eye
+LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS = (362, 263), (133, 33)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig:
+  rotations: tuple[float, ...] = (-8.0, 0.0, 8.0)  # degrees, in-plane views whose results are averaged
+  confidence: float = 0.5  # below it a face is "not found"
+
+
+def _mediapipe() -> ModuleType:
+  """Import MediaPipe quietly.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  os.environ.setdefault("GLOG_minloglevel", "3")
+  warnings.filterwarnings("ignore", message=".*SymbolDatabase.GetPrototype.*")
+  try:
+    import mediapipe
+  except ImportError as error:
+    raise UserError(
+      "tracking needs the package mediapipe 0.10.14 (Python 3.11 or 3.12), which is not installed. "
+      'Install the extra: pip install "silky-jax[track]", or `make` in a clone.'
+    ) from error
+  return mediapipe
+
+
+class LandmarkDetector:
+  """478 landmarks per picture of a video, in order. Holds the model's tracking state: make one per run of frames."""
+
+  def __init__(self, config: DetectorConfig | None = None):
+    self._config = config or DetectorConfig()
+    mesh = _mediapipe().solutions.face_mesh
+    self._models = [
+      mesh.FaceMesh(max_num_faces=1, refine_landmarks=True, min_detection_confidence=self._config.confidence)
+      for _ in self._config.rotations
+    ]
+
+  def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "478 2"]:
+    """Landmarks in px (centres at half integers); NaN where no face was found."""
+    found = [self._view(model, image, angle) for model, angle in zip(self._models, self._config.rotations, strict=True)]
+    found = [points for points in found if points is not None]
+    if not found:
+      return np.full((COUNT, 2), np.nan, np.float32)
+    return np.mean(found, axis=0).astype(np.float32)
+
+  def _view(self, model, image: UInt8[np.ndarray, "h w 3"], angle: float) -> Float[np.ndarray, "478 2"] | None:
+    h, w = image.shape[:2]
+    turn = rotation_about_centre(angle, w, h)
+    view = image if angle == 0 else warp(image, turn - np.array([[0, 0, 0.5], [0, 0, 0.5]]) + _half(turn), (w, h))
+    result = model.process(np.ascontiguousarray(view))
+    if not result.multi_face_landmarks:
+      return None
+    points = np.array([[p.x * w, p.y * h] for p in result.multi_face_landmarks[0].landmark], np.float64)
+    return (points - turn[:, 2]) @ turn[:, :2]  # the inverse of a rotation is its transpose
+
+  def close(self) -> None:
+    for model in self._models:
+      model.close()
+
+
+def rotation_about_centre(angle: float, width: int, height: int) -> Float[np.ndarray, "2 3"]:
+  """2x3 map that turns px coordinates (centres at half integers) by `angle` degrees about the picture's centre."""
+  c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+  turn = np.array([[c, -s], [s, c]])
+  centre = np.array([width / 2, height / 2])
+  return np.column_stack([turn, centre - turn @ centre])
+
+
+def _half(turn: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+  """What the shift from half-integer to integer centres adds to a map's translation."""
+  return np.column_stack([np.zeros((2, 2)), turn[:, :2] @ np.array([0.5, 0.5])])
+
+
+class PersonSegmenter:
+  """Soft person mask of single pictures (model grid 256x256)."""
+
+  def __init__(self) -> None:
+    self._model = _mediapipe().solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+
+  def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    soft = self._model.process(np.ascontiguousarray(image)).segmentation_mask
+    return np.clip(np.round(soft * 255.0), 0, 255).astype(np.uint8)
+
+  def close(self) -> None:
+    self._model.close()
+
+
+def detect(images: Iterable[UInt8[np.ndarray, "h w 3"]], config: DetectorConfig | None = None) -> Iterator[Float[np.ndarray, "478 2"]]:
+  """Landmarks of pictures in order, by one detector."""
+  detector = LandmarkDetector(config)
+  try:
+    for image in images:
+      yield detector(image)
+  finally:
+    detector.close()
