@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_BASE = {"types", "math", "config"}
+_BASE = {"types", "math", "config", "progress"}
 _MESH = _BASE | {"geometry"}
 _HEAD = _MESH | {"flame", "gaussians"}
 _RENDER = _HEAD | {"silky_kernels"}
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
   "types": set(),
   "math": set(),
   "config": set(),
+  "progress": set(),
   "geometry": _BASE,
   "flame": _MESH,
   "gaussians": _MESH,
@@ -47,8 +48,6 @@ HOMES: dict[str, set[str]] = {
   "cv2": {"silky_jax/data/images.py"},
   "av": {"silky_jax/data/video.py"},
   "mediapipe": {"silky_jax/tracking/landmarks.py"},
-  "jaxlie": {"silky_jax/tracking/"},
-  "optimistix": {"silky_jax/tracking/"},
   "ott": {"silky_jax/ot/"},
   "viser": {"silky_jax/apps/viewer.py"},
   "orbax": {"silky_jax/training/checkpoint.py"},

@@ -1,0 +1,141 @@
+"""What the tracker minimises: landmark distances and priors of one frame, as one vector of residuals.
+
+The residual vector r is dimensionless: every entry is a distance over its standard deviation, so the energy
+|r|^2 / 2 is a negative log posterior. Two blocks of unknowns meet in it: `x` of one frame (pose, expression, jaw, gaze,
+eyelids, translation) and `z` shared by the clip (identity, log focal length).
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from silky_jax.flame.model import flame_vertices
+from silky_jax.types import FlameRig, LandmarkEmbedding
+
+ROTATION, TRANSLATION, JAW, GAZE, EYELIDS = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11), slice(11, 13)
+EXPRESSION = slice(13, None)
+FIXED = 13  # entries before the expression
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig:
+  """Standard deviations of the priors; radians, metres, coefficient units."""
+
+  landmark: float = 0.012  # of the face width: what the landmark model is off by, systematically
+  independent: float = 60.0  # of 478 landmarks: neighbours err together, so they do not count one by one
+  expression: float = 0.25
+  expression_below: float = 0.02  # softness of the wall at 0
+  expression_above: float = 0.15  # softness of the wall at 1
+  jaw: tuple[float, float, float] = (0.20, 0.02, 0.02)
+  jaw_below: float = 0.01
+  gaze: float = 0.35
+  eyelids: float = 1.0
+  eyelids_below: float = 0.10
+  eyelids_above: float = 0.05
+  identity: float = 1.0
+  log_focal: float = 0.20
+  frames_independent: float = 4.0  # landmark errors repeat in every frame: many frames are not much more evidence of identity
+
+
+@flax.struct.dataclass
+class LandmarkRig:
+  """The part of a rig that moves landmarks, so that a solve does not pose the whole head."""
+
+  rig: FlameRig  # the vertices under landmarks and joints alone; joint_regressor and faces re-indexed
+  embedding: LandmarkEmbedding
+  weights: Float[jax.Array, "l"]  # relative trust in each landmark
+
+
+def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.ndarray, "l"]) -> LandmarkRig:
+  """Cut a rig down to the vertices that landmarks and joints depend on. Host code; exact."""
+  used_faces = np.asarray(rig.faces)[np.asarray(embedding.face_indices)]
+  joints = np.flatnonzero(np.abs(np.asarray(rig.joint_regressor)).max(axis=0) > 0)
+  keep = np.union1d(used_faces.ravel(), joints)
+  small = rig.replace(
+    template=rig.template[keep],
+    shape_basis=rig.shape_basis[keep],
+    expression_basis=rig.expression_basis[keep],
+    pose_basis=rig.pose_basis[:, keep],
+    joint_regressor=rig.joint_regressor[:, keep],
+    skinning=rig.skinning[keep],
+    eyelid_basis=rig.eyelid_basis[:, keep],
+    regions=rig.regions[keep],
+    faces=jnp.asarray(np.searchsorted(keep, used_faces), jnp.int32),
+  )
+  order = jnp.arange(len(used_faces), dtype=jnp.int32)
+  return LandmarkRig(small, embedding.replace(face_indices=order), jnp.asarray(weights, jnp.float32))
+
+
+def unpack_pose(x: Float[jax.Array, "p"]) -> Float[jax.Array, "5 3"]:
+  """The rig's pose from a frame's unknowns: head rotation at the root, both eyes share one gaze (pitch, yaw)."""
+  eye = jnp.concatenate([x[GAZE], jnp.zeros(1, x.dtype)])
+  return jnp.stack([x[ROTATION], jnp.zeros(3, x.dtype), x[JAW], eye, eye])
+
+
+def landmark_points(model: LandmarkRig, x: Float[jax.Array, "p"], shape: Float[jax.Array, "k"]) -> Float[jax.Array, "l 3"]:
+  """Landmarks in world space, metres."""
+  vertices, _ = flame_vertices(model.rig, shape, x[EXPRESSION], unpack_pose(x), eyelids=x[EYELIDS])
+  corners = vertices[model.rig.faces[model.embedding.face_indices]]
+  return jnp.einsum("lk,lkd->ld", model.embedding.barycentric, corners) + x[TRANSLATION]
+
+
+def project(points: Float[jax.Array, "l 3"], focal: Float[jax.Array, ""], distance: float, centre: Float[jax.Array, "2"]) -> Float[jax.Array, "l 2"]:
+  """Pinhole view of world points by the tracker's camera: OpenCV axes, `distance` metres in front of the world's origin."""
+  depth = jnp.maximum(distance - points[:, 2], 1e-2)
+  return centre + focal * jnp.stack([points[:, 0], -points[:, 1]], axis=-1) / depth[:, None]
+
+
+@flax.struct.dataclass
+class Observation:
+  """What is known of one frame."""
+
+  landmarks: Float[jax.Array, "l 2"]  # px
+  weights: Float[jax.Array, "l"]  # robust weight of each landmark, 0 = unseen
+  face_width: Float[jax.Array, ""]  # px
+  centre: Float[jax.Array, "2"]  # principal point, px
+
+
+def landmark_residuals(
+  model: LandmarkRig, x: Float[jax.Array, "p"], z: Float[jax.Array, "q"], seen: Observation, distance: float, prior: PriorConfig
+) -> Float[jax.Array, "m"]:
+  """Landmark distances over their standard deviation; z = [identity, log focal px]."""
+  found = project(landmark_points(model, x, z[:-1]), jnp.exp(z[-1]), distance, seen.centre)
+  trust = jnp.sqrt(model.weights * seen.weights * prior.independent / model.weights.shape[0])
+  return (trust[:, None] * (found - seen.landmarks) / (prior.landmark * seen.face_width)).ravel()
+
+
+def frame_priors(x: Float[jax.Array, "p"], prior: PriorConfig) -> Float[jax.Array, "m"]:
+  """Priors of one frame: Gaussians around rest, and one-sided walls where a coefficient has no meaning."""
+  below = lambda value, sigma: jnp.minimum(value, 0.0) / sigma
+  above = lambda value, sigma: jnp.maximum(value - 1.0, 0.0) / sigma
+  expression, lids = x[EXPRESSION], x[EYELIDS]
+  return jnp.concatenate(
+    [
+      expression / prior.expression,
+      below(expression, prior.expression_below),
+      above(expression, prior.expression_above),
+      x[JAW] / jnp.asarray(prior.jaw),
+      below(x[JAW][:1], prior.jaw_below),
+      x[GAZE] / prior.gaze,
+      lids / prior.eyelids,
+      below(lids, prior.eyelids_below),
+      above(lids, prior.eyelids_above),
+    ]
+  )
+
+
+def shared_priors(z: Float[jax.Array, "q"], log_focal: float, prior: PriorConfig) -> Float[jax.Array, "q"]:
+  """Priors of what the clip shares."""
+  return jnp.concatenate([z[:-1] / prior.identity, (z[-1:] - log_focal) / prior.log_focal])
+
+
+def landmark_weights(count: int, groups: dict[float, Int[np.ndarray, "_"]]) -> Float[np.ndarray, "l"]:
+  """Relative trust per landmark: 1, or the key of the group that names it."""
+  weights = np.ones(count, np.float32)
+  for value, indices in groups.items():
+    weights[indices] = value
+  return weights
