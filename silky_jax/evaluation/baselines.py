@@ -49,14 +49,16 @@ def nearest(train: Frame, query: Frame, groups: Sequence[str] = GROUPS) -> Int[n
     Positions in `train`.
   """
   known, wanted = tracked_groups(train), tracked_groups(query)
-  distance = np.zeros((len(query.pose), len(train.pose)))
+  a, b = [], []
   for name in groups:
-    spread = known[name].std(axis=0)
+    spread = known[name].std(axis=0, dtype=np.float64)
     moving = spread > _SMALLEST_SPREAD
-    if moving.any():
-      a, b = (x[name][:, moving] / spread[moving] for x in (wanted, known))
-      distance += ((a[:, None] - b[None]) ** 2).mean(axis=-1)
-  return distance.argmin(axis=1)
+    scale = spread[moving] * np.sqrt(max(moving.sum(), 1))
+    middle = known[name][:, moving].mean(axis=0)  # taken off, so that the squares below lose no digits
+    a.append((wanted[name][:, moving] - middle) / scale)
+    b.append((known[name][:, moving] - middle) / scale)
+  a, b = np.concatenate(a, axis=1), np.concatenate(b, axis=1)
+  return ((b**2).sum(axis=1) - 2.0 * a @ b.T).argmin(axis=1)
 
 
 def align(source: Float[np.ndarray, "l 2"], target: Float[np.ndarray, "l 2"]) -> Float[np.ndarray, "2 3"]:

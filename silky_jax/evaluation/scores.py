@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-__all__ = ["EYES", "MOUTH", "Means", "Perceptual", "composite", "frame_scores", "pair_scores", "psnr", "ssim", "successive_pairs"]
+__all__ = ["EYES", "MOUTH", "Means", "Perceptual", "composite", "frame_scores", "inside", "pair_scores", "psnr", "ssim", "successive_pairs"]
 
 MOUTH = (11, 12, 13)  # labels of CelebAMask-HQ: inside of the mouth, upper lip, lower lip
 EYES = (4, 5)
@@ -72,6 +72,17 @@ def composite(image: Float[Array, "*b h w c"], mask: Float[Array, "*b h w"], bac
   return image * mask[..., None] + background * (1.0 - mask[..., None])
 
 
+def inside(image: Float[Array, "*b h w c"], target: Float[Array, "*b h w c"], mask: Float[Array, "*b h w"]) -> Float[Array, "*b h w c"]:
+  """The picture inside the mask, the truth outside: image * mask + target * (1 - mask).
+
+  Args:
+    image: colours 0..1.
+    target: colours 0..1.
+    mask: 0..1.
+  """
+  return image * mask[..., None] + target * (1.0 - mask[..., None])
+
+
 def psnr(predicted: Float[Array, "*b h w c"], target: Float[Array, "*b h w c"], mask: Float[Array, "*b h w"]) -> Float[Array, "*b"]:
   """Peak signal-to-noise ratio of the mask-weighted squared error, dB, data range 1.
 
@@ -96,7 +107,7 @@ def ssim(predicted: Float[Array, "t h w c"], target: Float[Array, "t h w c"], ma
   The map exists where the window fits, so the outer 5 px of the picture carry no weight.
 
   Args:
-    predicted: colours 0..1; the window looks up to 5 px beyond the mask, so composite first.
+    predicted: colours 0..1; the window looks up to 5 px beyond the mask.
     target: colours 0..1.
     mask: weights 0..1.
 
@@ -115,19 +126,19 @@ def _among(parts: UInt8[Array, "t h w"], labels: tuple[int, ...]) -> Float[Array
 
 
 @jax.jit
-def _frame_scores(image, whole, target, mask, parts, background):
-  in_mask, truth = composite(image, mask, background), composite(target, mask, background)
+def _frame_scores(image, whole, target, mask, parts):
+  shown = inside(image, target, mask)
   everywhere = jnp.ones_like(mask)
   mouth, eyes = mask * _among(parts, MOUTH), mask * _among(parts, EYES)
-  return {
+  return shown, {
     "psnr": psnr(image, target, mask),
-    "ssim": ssim(in_mask, truth, mask),
-    "whole.psnr": psnr(whole, truth, everywhere),
-    "whole.ssim": ssim(whole, truth, everywhere),
+    "ssim": ssim(shown, target, mask),
+    "whole.psnr": psnr(whole, target, everywhere),
+    "whole.ssim": ssim(whole, target, everywhere),
     "mouth.psnr": psnr(image, target, mouth),
-    "mouth.ssim": ssim(in_mask, truth, mouth),
+    "mouth.ssim": ssim(shown, target, mouth),
     "eyes.psnr": psnr(image, target, eyes),
-    "eyes.ssim": ssim(in_mask, truth, eyes),
+    "eyes.ssim": ssim(shown, target, eyes),
   }
 
 
@@ -137,34 +148,30 @@ def frame_scores(
   target: Float[Array, "t h w 3"],
   mask: Float[Array, "t h w"],
   parts: UInt8[Array, "t h w"],
-  background: Float[Array, "3"],
   *,
   lpips: Perceptual | None = None,
 ) -> dict[str, Float[Array, "t"]]:
   """Scores of single frames.
 
-  In the mask: PSNR weighs by the mask; SSIM and LPIPS see both pictures composited on `background` outside the mask, so
-  they agree there. Mouth and eyes: the mask times the truth's labels. Whole picture: `whole` as it is, against the
-  truth composited on `background`, so that paint outside the head counts as error.
+  The truth is the photograph on the avatar's background, as in training: in the soft rim of the mask both are mixtures.
+  In the mask: PSNR weighs by the mask m; SSIM and LPIPS see `image m + target (1 - m)`, so outside the mask both
+  pictures agree. Mouth and eyes: the mask times the truth's labels. Whole picture: `whole` as it is, so that paint
+  outside the head counts as error.
 
   Args:
     image: what is scored inside the mask.
-    whole: what is scored over the whole picture: the same thing shown on `background`.
-    target: the photograph.
-    mask: the truth's soft head-and-neck mask.
-    parts: the truth's 19 labels.
-    background: one colour.
+    whole: what is scored over the whole picture: the same thing shown on the background.
+    target: the photograph, composited on the background outside its mask.
+    mask: the photograph's soft head-and-neck mask.
+    parts: the photograph's 19 labels.
     lpips: LPIPS with the AlexNet, of two picture batches; left out when None.
 
   Returns:
     One number per frame under "psnr", "ssim", "lpips_alex", and the same with "whole.", "mouth.", "eyes." in front
     (no LPIPS of regions). NaN where a region is not in sight.
   """
-  values = _frame_scores(image, whole, target, mask, parts, background)
-  if lpips is not None:
-    truth = composite(target, mask, background)
-    values |= {"lpips_alex": lpips(composite(image, mask, background), truth), "whole.lpips_alex": lpips(whole, truth)}
-  return values
+  shown, values = _frame_scores(image, whole, target, mask, parts)
+  return values | ({"lpips_alex": lpips(shown, target), "whole.lpips_alex": lpips(whole, target)} if lpips is not None else {})
 
 
 @jax.jit
@@ -189,7 +196,7 @@ def pair_scores(
 
   Args:
     image: pairs of successive pictures, earlier first.
-    target: the photographs of the same moments.
+    target: the truth of the same moments, as in `frame_scores`.
     mask: the truth's masks.
     lpips: as in `frame_scores`.
 

@@ -79,22 +79,22 @@ def test_frame_scores_by_region(pair):
     seen.append(np.abs(np.asarray(x - y)) * (1 - np.asarray(mask))[..., None])
     return jnp.zeros(x.shape[0])
 
-  background = jnp.asarray([0.0, 1.0, 0.0])
-  got = scores.frame_scores(a, scores.composite(a, mask, background), b, mask, parts, background, lpips=lpips)
+  got = scores.frame_scores(a, scores.inside(a, b, mask), b, mask, parts, lpips=lpips)
   np.testing.assert_allclose(got["psnr"], scores.psnr(a, b, mask), atol=1e-4)
   np.testing.assert_allclose(got["mouth.psnr"], scores.psnr(a, b, (parts == 12) * 1.0), atol=1e-4)
   assert np.isfinite(got["eyes.psnr"][0]) and np.isnan(got["eyes.psnr"][1])
-  assert (np.asarray(got["whole.psnr"]) > np.asarray(got["psnr"])).all()  # the background agrees here
+  assert (np.asarray(got["whole.psnr"]) > np.asarray(got["psnr"])).all()  # outside the mask it agrees here
   assert seen[0].max() == 0.0  # inside-the-mask LPIPS sees no difference outside
   assert set(got) == {f"{r}{m}" for r in ("", "whole.", "mouth.", "eyes.") for m in ("psnr", "ssim")} | {"lpips_alex", "whole.lpips_alex"}
 
 
 def test_paint_outside_the_head_counts_in_the_whole_picture_only(pair):
   a, b, mask, parts = _scene(pair)
-  background = jnp.ones(3)
-  clean = scores.frame_scores(a, scores.composite(a, mask, background), b, mask, parts, background)
-  spill = scores.frame_scores(a, a, b, mask, parts, background)
+  clean = scores.frame_scores(a, scores.inside(a, b, mask), b, mask, parts)
+  spilt = jnp.where(mask[..., None] > 0, a, 1.0)
+  spill = scores.frame_scores(spilt, spilt, b, mask, parts)
   np.testing.assert_allclose(clean["psnr"], spill["psnr"])
+  np.testing.assert_allclose(clean["ssim"], spill["ssim"], atol=1e-6)
   assert (np.asarray(spill["whole.psnr"]) < np.asarray(clean["whole.psnr"]) - 3).all()
 
 
