@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_BASE = {"types", "math", "config", "progress"}
+_BASE = {"types", "math", "config", "progress", "charts"}
 _MESH = _BASE | {"geometry"}
 _HEAD = _MESH | {"flame", "gaussians"}
 _RENDER = _HEAD | {"silky_kernels"}
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
   "math": set(),
   "config": set(),
   "progress": set(),
+  "charts": set(),
   "geometry": _BASE,
   "flame": _MESH,
   "gaussians": _MESH,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from silky_jax.config import UserError
 
@@ -75,6 +75,11 @@ def crop_resize(
 def warp(image: Shaped[np.ndarray, "..."], matrix: Shaped[np.ndarray, "2 3"], size: tuple[int, int]) -> Shaped[np.ndarray, "..."]:
   """Warp a picture by a 2x3 affine map from source to target pixel-centre coordinates (integers at centres); `size` is (width, height)."""
   return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def blur(images: UInt8[np.ndarray, "t h w 3"], sigma: float) -> Float[np.ndarray, "t h w 3"]:
+  """Gaussian blur of a stack of pictures, scaled to [0, 1]; `sigma` in px."""
+  return np.stack([cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32) / 255.0 for image in images])
 
 
 def largest_component(mask: UInt8[np.ndarray, "h w"], threshold: int = 127) -> UInt8[np.ndarray, "h w"]:

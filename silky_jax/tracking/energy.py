@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from silky_jax.flame.model import flame_vertices
 from silky_jax.types import FlameRig, LandmarkEmbedding
@@ -132,10 +132,3 @@ def shared_priors(z: Float[jax.Array, "q"], log_focal: float, prior: PriorConfig
   """Priors of what the clip shares."""
   return jnp.concatenate([z[:-1] / prior.identity, (z[-1:] - log_focal) / prior.log_focal])
 
-
-def landmark_weights(count: int, groups: dict[float, Int[np.ndarray, "_"]]) -> Float[np.ndarray, "l"]:
-  """Relative trust per landmark: 1, or the key of the group that names it."""
-  weights = np.ones(count, np.float32)
-  for value, indices in groups.items():
-    weights[indices] = value
-  return weights

@@ -86,7 +86,7 @@ def fit_clip(
   found = np.isfinite(landmarks).all(axis=(1, 2))
   if (found & training).sum() < 5:
     raise UserError(f"a face was found in {found.sum()} frames, of which {(found & training).sum()} may be trained on: wanted at least 5")
-  seen = _observations(landmarks, found, size)
+  seen = observations(landmarks, found, size)
   log_focal = float(np.log(config.focal_guess * max(size)))
   distance = jnp.float32(np.exp(log_focal) * config.face_width / np.median(seen.face_width[found & training]))
   keys = _key_frames(landmarks, found & training, config.key_frames)
@@ -95,17 +95,17 @@ def fit_clip(
   z = _identity(model, z, seen, keys, distance, log_focal, config, progress)
   x = jnp.zeros((len(landmarks), p), jnp.float32)
   x = _all_frames(model, x, z, seen, distance, config, progress)
-  seen = _robust(model, x, z, seen, distance, config)
+  seen = robust_weights(model, x, z, seen, distance, config)
   x = _all_frames(model, x, z, seen, distance, config, progress)
   x = _smooth(model, np.array(x), z, seen, distance, times, shots, found, config, progress)
   mean_z = float(x[found & training, 5].mean())
   x[:, 5] -= mean_z
   distance = float(distance) - mean_z
-  predicted = _predict(model, jnp.asarray(x), z, seen.centre, distance)
+  predicted = predict(model, jnp.asarray(x), z, seen.centre, distance)
   return Fit(x, np.asarray(z[:-1]), float(jnp.exp(z[-1])), distance, keys, np.asarray(predicted))
 
 
-def _observations(landmarks: Float[np.ndarray, "t l 2"], found: Bool[np.ndarray, "t"], size: tuple[int, int]) -> Observation:
+def observations(landmarks: Float[np.ndarray, "t l 2"], found: Bool[np.ndarray, "t"], size: tuple[int, int]) -> Observation:
   from silky_jax.tracking.landmarks import FACE_SIDES
 
   filled = np.where(found[:, None, None], landmarks, 0.0).astype(np.float32)
@@ -128,11 +128,11 @@ def _key_frames(landmarks: Float[np.ndarray, "t l 2"], allowed: Bool[np.ndarray,
   return np.sort(candidates[chosen])
 
 
-def _pick(seen: Observation, indices) -> Observation:
+def pick(seen: Observation, indices) -> Observation:
   return jax.tree.map(lambda a: a[indices], seen)
 
 
-def _residual(model: LandmarkRig, x, z, seen: Observation, distance, prior: PriorConfig):
+def frame_residual(model: LandmarkRig, x, z, seen: Observation, distance, prior: PriorConfig):
   return jnp.concatenate([energy.landmark_residuals(model, x, z, seen, distance, prior), energy.frame_priors(x, prior)])
 
 
@@ -140,7 +140,7 @@ def _residual(model: LandmarkRig, x, z, seen: Observation, distance, prior: Prio
 def _solve_frames(model, x, z, seen, distance, *, prior: PriorConfig, steps: int, pose_only: bool):
   free = jnp.where(jnp.arange(x.shape[-1]) < 6, 1.0, 0.0 if pose_only else 1.0).astype(jnp.float32)
   one = lambda x_t, seen_t: solve.levenberg_marquardt(
-    lambda y: _residual(model, y, z, seen_t, distance, prior), x_t, steps=steps, free=free
+    lambda y: frame_residual(model, y, z, seen_t, distance, prior), x_t, steps=steps, free=free
   )
   return jax.vmap(one)(x, seen)
 
@@ -149,7 +149,7 @@ def _solve_frames(model, x, z, seen, distance, *, prior: PriorConfig, steps: int
 def _shared(model, x, z, seen, distance, log_focal, damping, *, prior: PriorConfig, frames_weight: float):
   def frame(x_t, z, t):
     seen_t = jax.tree.map(lambda a: a[t], seen)
-    full = lambda pair: _residual(model, pair[0], pair[1], seen_t, distance, prior)
+    full = lambda pair: frame_residual(model, pair[0], pair[1], seen_t, distance, prior)
     jx, jz = jax.jacfwd(full)((x_t, z))
     return full((x_t, z)), jx, jz
 
@@ -158,7 +158,7 @@ def _shared(model, x, z, seen, distance, log_focal, damping, *, prior: PriorConf
 
 def _identity(model, z, seen, keys, distance, log_focal, config: FitConfig, progress: Progress):
   """Alternate the key frames' own unknowns with what they share."""
-  key_seen = _pick(seen, keys)
+  key_seen = pick(seen, keys)
   x = jnp.zeros((len(keys), energy.FIXED + model.rig.expression_basis.shape[-1]), jnp.float32)
   x, _ = _solve_frames(model, x, z, key_seen, distance, prior=config.prior, steps=15, pose_only=True)
   weight = min(1.0, config.prior.frames_independent / len(keys))
@@ -167,7 +167,7 @@ def _identity(model, z, seen, keys, distance, log_focal, config: FitConfig, prog
     for _ in range(config.shared_steps):
       x, z = _shared(model, x, z, key_seen, distance, log_focal, 1e-4, prior=config.prior, frames_weight=weight)
     if round_ == config.rounds // 2:
-      key_seen = _robust(model, x, z, key_seen, distance, config)
+      key_seen = robust_weights(model, x, z, key_seen, distance, config)
     progress("identity", round_ + 1, config.rounds)
   if not bool(jnp.isfinite(z).all()):
     raise UserError("the identity fit diverged: the landmarks do not look like one face. Check the video.")
@@ -180,7 +180,7 @@ def _all_frames(model, x, z, seen, distance, config: FitConfig, progress: Progre
   out = []
   for start in range(0, count, config.batch):
     index = np.minimum(np.arange(start, start + config.batch), count - 1)
-    x_b, seen_b = x[index], _pick(seen, index)
+    x_b, seen_b = x[index], pick(seen, index)
     if not np.any(np.asarray(x_b)):
       x_b, _ = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=12, pose_only=True)
     x_b, _ = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=config.frame_steps, pose_only=False)
@@ -190,14 +190,14 @@ def _all_frames(model, x, z, seen, distance, config: FitConfig, progress: Progre
 
 
 @jax.jit
-def _predict(model, x, z, centre, distance):
+def predict(model, x, z, centre, distance):
   one = lambda x_t, c: energy.project(energy.landmark_points(model, x_t, z[:-1]), jnp.exp(z[-1]), distance, c)
   return jax.lax.map(lambda pair: one(*pair), (x, centre), batch_size=32)
 
 
-def _robust(model, x, z, seen: Observation, distance, config: FitConfig) -> Observation:
+def robust_weights(model, x, z, seen: Observation, distance, config: FitConfig) -> Observation:
   """Cauchy weights 1 / (1 + (r / c)^2) from the distances at x."""
-  found = _predict(model, x, z, seen.centre, distance)
+  found = predict(model, x, z, seen.centre, distance)
   r = jnp.linalg.norm(found - seen.landmarks, axis=-1) / (config.prior.landmark * seen.face_width[:, None])
   return seen.replace(weights=jnp.where(seen.weights > 0, 1.0 / (1.0 + (r / config.robust) ** 2), 0.0))
 
@@ -205,7 +205,7 @@ def _robust(model, x, z, seen: Observation, distance, config: FitConfig) -> Obse
 @functools.partial(jax.jit, static_argnames=("prior",))
 def _quadratics(model, x, z, seen, distance, *, prior: PriorConfig):
   def one(x_t, seen_t):
-    residual = lambda y: _residual(model, y, z, seen_t, distance, prior)
+    residual = lambda y: frame_residual(model, y, z, seen_t, distance, prior)
     j = jax.jacfwd(residual)(x_t)
     return j.T @ j, j.T @ residual(x_t)
 
@@ -214,16 +214,22 @@ def _quadratics(model, x, z, seen, distance, *, prior: PriorConfig):
 
 def _smooth(model, x, z, seen, distance, times, shots, found, config: FitConfig, progress: Progress) -> Float[np.ndarray, "t p"]:
   """All frames at once under the penalty on acceleration."""
-  stiffness = _stiffness(x.shape[1], config)
+  x = _interpolate(x, found)
+  quadratics = lambda x: _quadratics(model, jnp.asarray(x, jnp.float32), z, seen, distance, prior=config.prior)
+  for step in range(config.smooth_steps):
+    x = smooth_step(x, quadratics, times, shots, config)
+    progress("smoothing", step + 1, config.smooth_steps)
+  return x
+
+
+def smooth_step(x, quadratics: Callable, times, shots, config: FitConfig) -> Float[np.ndarray, "t p"]:
+  """One Gauss-Newton step on the whole clip; `quadratics(x)` gives every frame's own normal matrix and gradient."""
   frame_time = np.median(np.diff(times)) if len(times) > 1 else 1.0
   clock = times / max(float(frame_time), 1e-6)
   joined = np.concatenate([[0.0], (np.diff(shots) == 0).astype(float)])
-  x = _interpolate(x, found)
-  for step in range(config.smooth_steps):
-    normals, gradients = _quadratics(model, jnp.asarray(x, jnp.float32), z, seen, distance, prior=config.prior)
-    x = solve.banded_smooth(np.asarray(normals), np.asarray(gradients), x.astype(np.float64), clock, joined, stiffness)
-    progress("smoothing", step + 1, config.smooth_steps)
-  return x.astype(np.float32)
+  normals, gradients = quadratics(x)
+  moved = solve.banded_smooth(np.asarray(normals), np.asarray(gradients), x.astype(np.float64), clock, joined, _stiffness(x.shape[1], config))
+  return moved.astype(np.float32)
 
 
 def _stiffness(count: int, config: FitConfig) -> Float[np.ndarray, "p"]:

@@ -118,3 +118,27 @@ def detect(images: Iterable[UInt8[np.ndarray, "h w 3"]], config: DetectorConfig 
       yield detector(image)
   finally:
     detector.close()
+
+
+# The face contour follows the silhouette when the head turns; lips and lids must close when his do.
+_CONTOUR = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)
+_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409, 78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415)
+_LIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, 263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398)
+_BROWS = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
+REGIONS = {
+  "contour": np.array(_CONTOUR),
+  "lips": np.array(_LIPS),
+  "lids": np.array(_LIDS),
+  "brows": np.array(_BROWS),
+  "irises": np.arange(468, 478),
+}
+
+
+def weights() -> Float[np.ndarray, "478"]:
+  """Relative trust in each landmark."""
+  trust = np.ones(COUNT, np.float32)
+  trust[REGIONS["contour"]] = 0.4
+  trust[REGIONS["lips"]] = 2.0
+  trust[REGIONS["lids"]] = 2.0
+  trust[REGIONS["irises"]] = 1.5
+  return trust
