@@ -1,0 +1,111 @@
+"""Head-and-neck masks and region labels from the tracked rig and the person mask.
+
+There is no freely usable hair and skin parser, so the labels are the rig's: a pixel of the person takes the label of
+the face in front of it; person pixels that the rig does not cover are hair above the neck and cloth below it. The
+person mask is cut at the rig's own neck border, since nothing moves the torso.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from silky_jax.flame import regions
+from silky_jax.flame.model import flame_vertices
+from silky_jax.math.rotation import axis_angle_from_matrix, matrix_from_axis_angle
+from silky_jax.render.mesh import rasterize_mesh
+from silky_jax.types import Camera, FlameRig
+
+HAIR, CLOTH = regions.PARTS.index("hair"), regions.PARTS.index("cloth")
+
+
+def split_neck(
+  rig: FlameRig,
+  shape: Float[np.ndarray, "k"],
+  rotation: Float[np.ndarray, "t 3"],
+  translation: Float[np.ndarray, "t 3"],
+  rest: Float[np.ndarray, "3"],
+  share: float,
+) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"]]:
+  """Divide a head rotation about the root into root and neck rotation, leaving the head where it is.
+
+  The torso follows the head by `share` of its rotation away from `rest`; the neck joint does the remainder. With
+  x = R_h (v - J0) + J0 + t for the head as fitted and x = R_r (R_n (v - J1) + J1 - J0) + J0 + t' for the rig,
+  R_n = R_r^T R_h and t' = t + R_h (J1 - J0) - R_r (J1 - J0).
+
+  Returns:
+    Root rotation, neck rotation (axis-angle) and translation.
+  """
+  joints = np.asarray(rig.joint_regressor @ (rig.template + rig.shape_basis @ shape))
+  reach = joints[1] - joints[0]
+  head = np.asarray(matrix_from_axis_angle(jnp.asarray(rotation)))
+  base = np.asarray(matrix_from_axis_angle(jnp.asarray(rest)))
+  turn = np.asarray(axis_angle_from_matrix(jnp.asarray(base.T @ head)))
+  root = base @ np.asarray(matrix_from_axis_angle(jnp.asarray(share * turn)))
+  neck = np.swapaxes(root, -1, -2) @ head
+  moved = translation + head @ reach - root @ reach
+  to_vector = lambda m: np.asarray(axis_angle_from_matrix(jnp.asarray(m, jnp.float32)))
+  return to_vector(root), to_vector(neck), moved.astype(np.float32)
+
+
+@functools.partial(jax.jit)
+def posed_vertices(rig: FlameRig, shape, expression, pose, eyelids, translation) -> Float[jax.Array, "t v 3"]:
+  """World-space vertices of a batch of frames."""
+  one = lambda e, p, l, t: flame_vertices(rig, shape, e, p, eyelids=l)[0] + t
+  return jax.vmap(one)(expression, pose, eyelids, translation)
+
+
+@jax.jit
+def face_ids(vertices: Float[jax.Array, "t v 3"], faces: Int[jax.Array, "f 3"], camera: Camera) -> Int[jax.Array, "t h w"]:
+  """Index of the face in front of every pixel, -1 where there is none."""
+  return jax.lax.map(lambda v: rasterize_mesh(v, faces, camera)[0], vertices)
+
+
+def label_map(ids: Int[np.ndarray, "h w"], face_labels: Int[np.ndarray, "f"], person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]):
+  """The 19 labels of one frame: rig inside its silhouette, hair and cloth outside, background where there is no person."""
+  row = np.arange(ids.shape[0])[:, None] + 0.5
+  outside = np.where(row < cut[None], HAIR, CLOTH)
+  labels = np.where(ids >= 0, face_labels[ids], outside)
+  labels = np.where((row >= cut[None]) & (labels != CLOTH), CLOTH, labels)
+  return np.where(person > 127, labels, 0).astype(np.uint8)
+
+
+def neck_border(rig: FlameRig) -> Int[np.ndarray, "m 2"]:
+  """Edges (vertex pairs) between the neck and the torso."""
+  torso = np.asarray(rig.regions) == rig.region_names.index("torso")
+  faces = np.asarray(rig.faces)
+  mixed = faces[(torso[faces].any(axis=1)) & (~torso[faces]).any(axis=1)]
+  pairs = np.concatenate([mixed[:, [0, 1]], mixed[:, [1, 2]], mixed[:, [2, 0]]])
+  inside = ~torso[pairs].any(axis=1)
+  return np.unique(np.sort(pairs[inside], axis=1), axis=0)
+
+
+def neck_cut(pixels: Float[np.ndarray, "v 2"], edges: Int[np.ndarray, "m 2"], width: int, scale: float) -> Float[np.ndarray, "w"]:
+  """Row (px) per column below which the torso begins: the front of the neck's border, level beyond its ends.
+
+  Args:
+    pixels: projected vertices.
+    edges: `neck_border`.
+    width: columns.
+    scale: unused columns are filled by interpolation, then smoothed over this many px.
+  """
+  along = np.linspace(0, 1, 16)[:, None, None]
+  points = ((1 - along) * pixels[edges[:, 0]] + along * pixels[edges[:, 1]]).reshape(-1, 2)
+  column = np.floor(points[:, 0]).astype(int)
+  inside = (column >= 0) & (column < width)
+  if not inside.any():
+    return np.full(width, np.inf)
+  cut = np.full(width, -np.inf)
+  np.maximum.at(cut, column[inside], points[inside, 1])
+  known = np.flatnonzero(np.isfinite(cut))
+  cut = np.interp(np.arange(width), known, cut[known])
+  half = max(1, round(scale))
+  return np.convolve(np.pad(cut, half, mode="edge"), np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
+
+
+def head_mask(person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]) -> UInt8[np.ndarray, "h w"]:
+  """The person mask above the neck's border, with a soft edge of one pixel."""
+  row = np.arange(person.shape[0])[:, None] + 0.5
+  return np.round(person * np.clip(cut[None] - row + 0.5, 0.0, 1.0)).astype(np.uint8)
