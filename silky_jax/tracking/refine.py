@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from silky_jax.data.images import blur
 from silky_jax.geometry.mesh import vertex_normals
 from silky_jax.geometry.uv import rasterize_uv
-from silky_jax.tracking import energy, fit, photometric, solve
+from silky_jax.tracking import energy, fit, photometric
 from silky_jax.tracking.energy import LandmarkRig, Observation
 from silky_jax.tracking.fit import Fit, FitConfig
 from silky_jax.tracking.photometric import PhotometricConfig, Skin, View

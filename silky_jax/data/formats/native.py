@@ -12,6 +12,7 @@ Frames are numbered as in the source video. Frames without a face are in the lis
 import dataclasses
 import json
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def _read_arrays(file: Path, header: dict[str, Any]) -> dict[str, np.ndarray]:
   try:
     with np.load(file, allow_pickle=False) as data:
       arrays = {key: data[key] for key in data.files}
-  except (ValueError, OSError, EOFError, KeyError) as error:
+  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
     raise UserError(f"{file}: wanted an .npz of plain arrays, found {error}. {NEXT}") from error
   missing = sorted(set(FRAME_KEYS + FIXED_KEYS) - arrays.keys())
   if missing:
