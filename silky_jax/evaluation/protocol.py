@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from silky_jax.data.images import crop_resize
 from silky_jax.evaluation import baselines, scores
 from silky_jax.evaluation.playback import RenderFrames, bytes_of, chunks, driving, join, play
 from silky_jax.geometry.camera import rescale
+from silky_jax.training.metrics import Means
 from silky_jax.types import Frame
 
 __all__ = ["AVATAR", "BASELINES", "CALIBRATION", "EvalConfig", "Evaluation", "Sequence", "Truth", "evaluate", "read_truth"]
@@ -150,9 +152,7 @@ def evaluate(
     chosen = np.asarray(sequence.splits[split])
     indices[split] = chosen
     if not len(chosen):
-      metrics[split] = {
-        name: _result(scores.Means.empty(), split, 0, 0, 0, background, config) for name in (AVATAR, *BASELINES, *CALIBRATION)
-      }
+      metrics[split] = {name: _result(Means.empty(), split, 0, 0, 0, background, config) for name in (AVATAR, *BASELINES, *CALIBRATION)}
       renders[split], psnr[split] = np.zeros((0, config.resolution, config.resolution, 3), np.uint8), np.zeros(0)
       continue
     target = read_truth(sequence, chosen, config.resolution)
@@ -204,36 +204,36 @@ def _on(images: np.ndarray, masks: np.ndarray, background: np.ndarray) -> np.nda
 
 def _score(
   shown: _Shown, photos: np.ndarray, target: Truth, pairs: np.ndarray, lpips: Mapping[str, scores.Perceptual], config: EvalConfig
-) -> tuple[scores.Means, np.ndarray]:
+) -> tuple[Means, np.ndarray]:
   """The means over a split, and the PSNR of each frame."""
-  total, each = scores.Means.empty(), []
+  total, each = Means.empty(), []
   for at, kept in chunks(len(photos), config.batch):
     image, whole, photo, mask = (_unit(x[at]) for x in (shown.image, shown.whole, photos, target.mask))
     values = scores.frame_scores(image, whole, photo, mask, jnp.asarray(target.parts[at]), lpips=lpips.get("alex"))
-    total = total.merge(scores.Means.of({name: np.asarray(value)[:kept] for name, value in values.items()}))
+    total = total.merge(scores.means_of(values, kept))
     each.append(np.asarray(values["psnr"])[:kept])
   for some, kept in chunks(len(pairs), config.batch):
     image, photo, mask = (_unit(x[pairs[some]]) for x in (shown.image, photos, target.mask))
     values = scores.pair_scores(image, photo, mask, lpips=lpips.get("alex"))
-    total = total.merge(scores.Means.of({name: np.asarray(value)[:kept] for name, value in values.items()}))
+    total = total.merge(scores.means_of(values, kept))
   if "vgg" in lpips:
     picked = np.arange(0, len(photos), config.vgg_every)
     for some, kept in chunks(len(picked), config.batch):
       image, photo, mask = (_unit(x[picked[some]]) for x in (shown.image, photos, target.mask))
       distance = lpips["vgg"](scores.inside(image, photo, mask), photo)
-      total = total.merge(scores.Means.of({"lpips_vgg": np.asarray(distance)[:kept]}))
+      total = total.merge(scores.means_of({"lpips_vgg": distance}, kept))
   return total, np.concatenate(each)
 
 
 def _result(
-  means: scores.Means, split: str, frames: int, pairs: int, vgg_frames: int, background: np.ndarray, config: EvalConfig
+  means: Means, split: str, frames: int, pairs: int, vgg_frames: int, background: np.ndarray, config: EvalConfig
 ) -> dict[str, Any]:
   """One name's scores, grouped, with their circumstances."""
   out: dict[str, Any] = dict.fromkeys(("psnr", "ssim", "lpips_alex", "lpips_vgg"))
   out |= {"frames": frames, "whole": {}, "mouth": {}, "eyes": {}, "temporal": {}}
   for name, value in means.compute().items():
     group, _, plain = name.rpartition(".")
-    (out[group] if group else out)[plain] = value
+    (out[group] if group else out)[plain] = value if math.isfinite(value) else None
   side = f"{config.resolution}x{config.resolution}"
   out["meta"] = {
     "split": split,

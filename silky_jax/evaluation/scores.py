@@ -1,10 +1,9 @@
 """How like two pictures are: PSNR, SSIM and LPIPS inside a mask, in regions, over the whole picture and in time.
 
-A score is the mean over frames of that frame's score. `Means` carries such means so that frames can be scored in any
-grouping: `empty`, `merge`, `compute`. A frame that cannot have a score (no mouth in sight) carries weight 0.
+A score is the mean over frames of that frame's score, kept as `training.metrics.Means` so that frames can be scored in
+any grouping. A frame that cannot have a score (no mouth in sight) carries weight 0.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -14,7 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-__all__ = ["EYES", "MOUTH", "Means", "Perceptual", "composite", "frame_scores", "inside", "pair_scores", "psnr", "ssim", "successive_pairs"]
+from silky_jax.training.metrics import Means
+
+__all__ = [
+  "EYES",
+  "MOUTH",
+  "Perceptual",
+  "composite",
+  "frame_scores",
+  "inside",
+  "means_of",
+  "pair_scores",
+  "psnr",
+  "ssim",
+  "successive_pairs",
+]
 
 MOUTH = (11, 12, 13)  # labels of CelebAMask-HQ: inside of the mouth, upper lip, lower lip
 EYES = (4, 5)
@@ -27,38 +40,16 @@ _LONGEST_GAP = 5  # frames, 0.2 s at 25 fps: two scored frames further apart are
 Perceptual = Callable[[Float[Array, "t h w 3"], Float[Array, "t h w 3"]], Float[Array, "t"]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Means:
-  """Named weighted means that merge: of all frames at once or of groups of frames, the result is the same."""
+def means_of(values: Mapping[str, Shaped[Array | np.ndarray, "t"]], count: int | None = None) -> Means:
+  """A mergeable mean of per-frame values; a frame whose value is NaN carries no weight.
 
-  sums: dict[str, float]
-  weights: dict[str, float]
-
-  @classmethod
-  def empty(cls) -> "Means":
-    """The mean of nothing: the neutral element of `merge`."""
-    return cls({}, {})
-
-  @classmethod
-  def of(cls, values: Mapping[str, Shaped[Array | np.ndarray, "t"]]) -> "Means":
-    """One state from per-frame values; NaN means that this frame has no such value.
-
-    Args:
-      values: per name, one number per frame.
-    """
-    arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
-    sums = {name: float(np.nansum(value)) for name, value in arrays.items()}
-    return cls(sums, {name: float(np.isfinite(value).sum()) for name, value in arrays.items()})
-
-  def merge(self, other: "Means") -> "Means":
-    """The state of both groups of frames together."""
-    names = self.sums.keys() | other.sums.keys()
-    sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in sorted(names)}
-    return Means(sums, {name: self.weights.get(name, 0.0) + other.weights.get(name, 0.0) for name in sums})
-
-  def compute(self) -> dict[str, float | None]:
-    """The means; None where no frame had a value."""
-    return {name: self.sums[name] / self.weights[name] if self.weights[name] else None for name in self.sums}
+  Args:
+    values: per name, one number per frame.
+    count: only the first so many frames are real; all when None.
+  """
+  arrays = {name: np.asarray(value, np.float64)[:count] for name, value in values.items()}
+  totals = {name: float(np.nansum(value)) for name, value in arrays.items()}
+  return Means(totals, {name: float(np.isfinite(value).sum()) for name, value in arrays.items()})
 
 
 def composite(image: Float[Array, "*b h w c"], mask: Float[Array, "*b h w"], background: Float[Array, "c"]) -> Float[Array, "*b h w c"]:

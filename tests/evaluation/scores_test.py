@@ -6,6 +6,7 @@ import pytest
 import skimage.metrics
 
 from silky_jax.evaluation import scores
+from silky_jax.training.metrics import Means
 
 
 @pytest.fixture
@@ -113,14 +114,13 @@ def test_means_merge_to_the_mean_of_all():
   a, b = rng.normal(size=11), rng.normal(size=11)
   b[[2, 7]] = np.nan
   groups = [slice(0, 1), slice(1, 6), slice(6, 6), slice(6, 11)]
-  merged = scores.Means.empty()
+  merged = Means.empty()
   for group in groups:
-    merged = merged.merge(scores.Means.of({"a": a[group], "b": b[group]}))
-  got, at_once = merged.compute(), scores.Means.of({"a": a, "b": b}).compute()
-  assert got == pytest.approx(at_once)
-  assert got == pytest.approx({"a": a.mean(), "b": np.nanmean(b)})
-  assert scores.Means.of({"c": np.array([np.nan])}).compute() == {"c": None}
-  assert scores.Means.empty().compute() == {}
+    merged = merged.merge(scores.means_of({"a": a[group], "b": b[group]}))
+  at_once = scores.means_of({"a": np.append(a, 99.0), "b": np.append(b, 99.0)}, 11)
+  assert merged.compute() == pytest.approx(at_once.compute())
+  assert merged.compute() == pytest.approx({"a": a.mean(), "b": np.nanmean(b)})
+  assert np.isnan(scores.means_of({"c": np.array([np.nan])}).compute()["c"])
 
 
 def test_successive_pairs_skip_only_repeats():
