@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from silky_jax.data.images import warp
 from silky_jax.types import Frame
 
-__all__ = ["GROUPS", "POSE_FREE", "align", "blur", "nearest", "shift", "tracked_groups", "warp_similarity"]
+__all__ = ["GROUPS", "POSE_FREE", "align", "nearest", "shift", "tracked_groups", "warp_similarity"]
 
 GROUPS = ("rotation", "translation", "expression", "jaw", "eyelids")  # what `nearest_frame` compares
 POSE_FREE = ("rotation", "expression", "jaw", "eyelids")  # what `aligned_frame` compares: a similarity undoes the rest
@@ -100,21 +100,3 @@ def warp_similarity(image: Shaped[np.ndarray, "h w ..."], matrix: Float[np.ndarr
 def shift(images: UInt8[np.ndarray, "t h w 3"], pixels: int) -> UInt8[np.ndarray, "t h w 3"]:
   """Pictures moved to the right by whole pixels, the left column repeated."""
   return np.concatenate([np.repeat(images[:, :, :1], pixels, axis=2), images[:, :, : images.shape[2] - pixels]], axis=2)
-
-
-def blur(images: UInt8[np.ndarray, "t h w 3"], sigma: float) -> UInt8[np.ndarray, "t h w 3"]:
-  """Pictures blurred by a Gaussian, borders repeated.
-
-  Args:
-    images: bytes.
-    sigma: standard deviation, px.
-  """
-  radius = int(np.ceil(3 * sigma))
-  weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-  weights /= weights.sum()
-  out = images.astype(np.float32)
-  for axis in (1, 2):
-    padded = np.pad(out, [(radius, radius) if a == axis else (0, 0) for a in range(4)], mode="edge")
-    length = out.shape[axis]
-    out = sum(w * padded.take(range(k, k + length), axis=axis) for k, w in enumerate(weights))
-  return np.clip(np.round(out), 0, 255).astype(np.uint8)

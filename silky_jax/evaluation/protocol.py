@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from silky_jax.data.images import crop_resize
+from silky_jax.data.images import blur, crop_resize
 from silky_jax.evaluation import baselines, scores
 from silky_jax.evaluation.playback import RenderFrames, bytes_of, chunks, driving, join, play
 from silky_jax.geometry.camera import rescale
@@ -192,7 +192,7 @@ def _spoiled(photos: np.ndarray, config: EvalConfig) -> dict[str, np.ndarray]:
   return {
     "truth_shifted_1px": baselines.shift(photos, 1),
     "truth_shifted_2px": baselines.shift(photos, 2),
-    "truth_blurred": baselines.blur(photos, config.blur),
+    "truth_blurred": bytes_of(blur(photos, config.blur)),
   }
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
 from silky_jax.evaluation import baselines
 
@@ -68,14 +67,8 @@ def test_warp_moves_points_where_the_matrix_says(make_picture):
   assert np.abs(baselines.warp_similarity(moved, back).astype(int) - picture)[20:-20, 20:-20].mean() < 1.0
 
 
-def test_shift_and_blur():
+def test_shift_repeats_the_border():
   images = np.random.default_rng(0).integers(0, 255, (2, 12, 16, 3), dtype=np.uint8)
   moved = baselines.shift(images, 2)
   np.testing.assert_array_equal(moved[:, :, 2:], images[:, :, :-2])
   np.testing.assert_array_equal(moved[:, :, 0], images[:, :, 0])
-  spot = np.zeros((1, 21, 21, 3), np.uint8)
-  spot[0, 10, 10] = 255
-  want = gaussian_filter(spot[0, ..., 0].astype(float), 1.0, truncate=3.0)
-  np.testing.assert_allclose(baselines.blur(spot, 1.0)[0, ..., 0], want, atol=1.0)
-  flat = np.full((1, 8, 8, 3), 77, np.uint8)
-  np.testing.assert_array_equal(baselines.blur(flat, 1.5), flat)
