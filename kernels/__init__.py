@@ -1,0 +1,7 @@
+"""silky_kernels: the hot operations of splatting as functions of arrays. See README.md for the table of ops and backends."""
+
+from silky_kernels.backend import Backend, available_backends
+from silky_kernels.bin_tiles.api import TileBins, bin_tiles
+from silky_kernels.rasterize.api import RasterOutput, rasterize_tiles
+
+__all__ = ["Backend", "RasterOutput", "TileBins", "available_backends", "bin_tiles", "rasterize_tiles"]
