@@ -75,7 +75,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, path: str = "", fields: 
       raise ConfigError(f"unknown config key {_join(path, key)!r}{closest(key, names)}")
   missing = [_join(path, name) for name in names if name not in data]
   if missing:
-    raise ConfigError(f"missing config key{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}: give every key of {cls.__name__}")
+    raise ConfigError(
+      f"missing config key{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}: give every key of {cls.__name__}"
+    )
   return cls(**{name: _convert(hints[name], data[name], _join(path, name)) for name in names})
 
 
