@@ -271,7 +271,8 @@ def _follow(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
     return ""
   words = (
     f"Correlation with the truth over {row['frames']} of {row['of']} held-out frames: lips {_number(row['lips'], 3)}, lids "
-    f"{_number(row['lids'], 3)}. Openings in face widths, measured on photographs and renders alike. In {row['avatar_without_face']} renders the landmark model found no face."
+    f"{_number(row['lids'], 3)}. Openings in face widths, measured on photographs and renders alike. In "
+    f"{row['avatar_without_face']} renders the landmark model found no face."
   )
   charts = []
   for split, curve in curves.get("follow", {}).items():
