@@ -1,15 +1,15 @@
 """The demo protocol: held-out frames, the avatar beside its baselines and its calibration, each score with its circumstances."""
 
 import dataclasses
-import logging
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from silky_jax.data.clips import Sequence
 from silky_jax.data.images import blur, crop_resize
 from silky_jax.evaluation import baselines, scores
 from silky_jax.evaluation.playback import RenderFrames, bytes_of, chunks, driving, join, play
@@ -17,9 +17,8 @@ from silky_jax.geometry.camera import rescale
 from silky_jax.training.metrics import Means
 from silky_jax.types import Frame
 
-__all__ = ["AVATAR", "BASELINES", "CALIBRATION", "EvalConfig", "Evaluation", "Sequence", "Truth", "evaluate", "read_truth"]
+__all__ = ["AVATAR", "BASELINES", "CALIBRATION", "EvalConfig", "Evaluation", "Truth", "evaluate", "read_truth"]
 
-_LOG = logging.getLogger(__name__)
 AVATAR = "avatar"
 BASELINES = ("nearest_frame", "aligned_frame")
 CALIBRATION = ("truth_shifted_1px", "truth_shifted_2px", "truth_blurred")
@@ -27,17 +26,6 @@ _TRACKED = (
   "pose, expression, jaw, eyes and lids of a held-out frame were tracked in that frame; identity, camera and every trained "
   "number come from training frames; no tracked parameter was fine-tuned with the avatar"
 )
-
-
-@runtime_checkable
-class Sequence(Protocol):
-  """What the protocol needs of a dataset; `silky_jax.data.formats.native.NativeSequence` is one."""
-
-  @property
-  def size(self) -> tuple[int, int]: ...
-  @property
-  def splits(self) -> Mapping[str, np.ndarray]: ...
-  def frames(self, indices: np.ndarray) -> Frame: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +119,7 @@ def evaluate(
   *,
   lpips: Mapping[str, scores.Perceptual],
   config: EvalConfig | None = None,
+  say: Callable[[str], None] | None = None,
 ) -> Evaluation:
   """Score an avatar on the held-out frames, and beside it two baselines and three spoiled truths.
 
@@ -140,6 +129,7 @@ def evaluate(
     background: colour behind the head, 0..1; the one that the avatar was trained on.
     lpips: "alex" and "vgg", each a function of two picture batches; a net that is left out is not scored.
     config: how to score.
+    say: told each result as a line, for a person who waits.
 
   Returns:
     `metrics[split][name]` with name "avatar", a baseline or a calibration row: "psnr", "ssim", "lpips_alex",
@@ -167,7 +157,8 @@ def evaluate(
       means, each = _score(what, photos, target, pairs, nets, config)
       vgg = len(chosen[:: config.vgg_every]) if "vgg" in nets else 0
       metrics[split][name] = _result(means, split, len(chosen), len(pairs), vgg, background, config)
-      _LOG.info("%s %s: PSNR %.2f dB", split, name, metrics[split][name]["psnr"])
+      if say is not None:
+        say(f"{split} {name}: PSNR {metrics[split][name]['psnr']:.2f} dB over {len(chosen)} frames")
       if name == AVATAR:
         renders[split], psnr[split] = pictures, each
   return Evaluation(metrics, renders, indices, psnr)

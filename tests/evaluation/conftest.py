@@ -1,11 +1,9 @@
 """A made-up clip in memory: a coloured blob that moves with its tracked parameters."""
 
-import dataclasses
-
-import jax
 import numpy as np
 import pytest
 
+from silky_jax.data.memory import MemorySequence
 from silky_jax.types import Camera, Frame, Subject
 
 
@@ -51,30 +49,7 @@ def frames(count: int, *, seed: int, size: int = 48) -> Frame:
   )
 
 
-@dataclasses.dataclass
-class MadeUpSequence:
-  """What evaluation needs of a dataset, without a disk."""
-
-  all: Frame
-  splits: dict[str, np.ndarray]
-  fps: float = 25.0
-  rig_name: str = "made up"
-  rig_hash: str = "0"
-
-  @property
-  def size(self) -> tuple[int, int]:
-    return self.all.image.shape[1:3]
-
-  @property
-  def subject(self) -> Subject:
-    zero = np.zeros(7, np.float32)
-    return Subject(shape=zero, offset=np.zeros((4, 3), np.float32), mean_expression=zero, expression_variance=zero + 1)
-
-  def frames(self, indices) -> Frame:
-    return jax.tree.map(lambda a: a[np.asarray(indices)], self.all)
-
-
-def sequence(count: int = 40, *, size: int = 48) -> MadeUpSequence:
+def sequence(count: int = 40, *, size: int = 48) -> MemorySequence:
   """Train on the first part; one held-out block; a held-out tail; one marked repeat in each."""
   splits = {
     "train": np.arange(0, 20),
@@ -84,7 +59,9 @@ def sequence(count: int = 40, *, size: int = 48) -> MadeUpSequence:
     "dropped": np.arange(28, 30),
     "heldout_tail": np.array([i for i in range(30, count) if i != 36]),
   }
-  return MadeUpSequence(frames(count, seed=5, size=size), splits)
+  zero = np.zeros(7, np.float32)
+  subject = Subject(shape=zero, offset=np.zeros((4, 3), np.float32), mean_expression=zero, expression_variance=zero + 1)
+  return MemorySequence(frames(count, seed=5, size=size), splits, subject, "made up", "0", 25.0)
 
 
 @pytest.fixture
