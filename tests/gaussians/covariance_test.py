@@ -53,7 +53,7 @@ def test_gradient_equals_finite_differences(x64):
   weights = np.random.default_rng(4).normal(size=(4, 3, 3))
 
   def loss(quaternions, deviations):
-    return jnp.sum(covariance_from_axes(quaternions, deviations * 100) * weights)
+    return jnp.sum(covariance_from_axes(jnp.asarray(quaternions), jnp.asarray(deviations) * 100) * weights)
 
   check_grads(loss, (quaternions, deviations), order=1, modes="rev", rtol=1e-5)
 

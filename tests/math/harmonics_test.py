@@ -86,6 +86,8 @@ def test_bad_arguments_are_named():
 def test_gradients(x64):
   rng = np.random.default_rng(2)
   coefficients, directions = jnp.asarray(rng.normal(size=(3, 16, 3))), jnp.asarray(rng.normal(size=(3, 3)))
-  check_grads(lambda c, d: harmonics.evaluate(3, c, d), (coefficients, directions), order=1, modes="rev", rtol=1e-5)
+  check_grads(
+    lambda c, d: harmonics.evaluate(3, jnp.asarray(c), jnp.asarray(d)), (coefficients, directions), order=1, modes="rev", rtol=1e-5
+  )
   gradient = jax.grad(lambda d: jnp.sum(harmonics.evaluate(3, coefficients, d)))(jnp.zeros((3, 3)))
   assert np.isfinite(gradient).all()
