@@ -1,0 +1,43 @@
+"""What every avatar family is to the rest of the project: a handful of pure functions."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+
+from silky_jax.types import Array, Frame, Gaussians, Prediction, PyTree, Subject, Variables
+
+__all__ = ["Aux", "Avatar", "identity_decode"]
+
+Aux: TypeAlias = dict[str, Array]
+InitFn: TypeAlias = Callable[[jax.Array, PyTree, Subject], Variables]
+DeformFn: TypeAlias = Callable[[Variables, PyTree, Frame], tuple[Gaussians, Aux]]
+RegularizeFn: TypeAlias = Callable[[Variables, PyTree, Frame, Prediction], dict[str, Array]]
+DecodeFn: TypeAlias = Callable[[Variables, Array], Array]
+PaintFn: TypeAlias = Callable[[Variables, PyTree, Frame], Variables]
+
+
+def identity_decode(variables: Variables, image: Array) -> Array:
+  """For families whose rendered channels are the colours."""
+  return image
+
+
+class Avatar(NamedTuple):
+  """A head-avatar family as pure functions. Settings are closed over; arrays never are.
+
+  `rig` is opaque to training: only the family reads it.
+  """
+
+  # (key, rig, subject) -> variables. Host code: the rig must hold values, not tracers; key and subject may be traced.
+  init: InitFn
+  # (variables, rig, frame) -> (Gaussians, aux). One frame; pictures in it are not looked at.
+  deform: DeformFn
+  # (variables, rig, clip, prediction) -> scalar terms, unweighted. Clip and prediction are [b, t].
+  regularize: RegularizeFn
+  # (variables, image [h, w, features]) -> [h, w, 3].
+  decode: DecodeFn = identity_decode
+  # (variables, rig, frames [t] with pictures) -> variables: what a few training frames tell directly, once, before step 0.
+  paint: PaintFn | None = None
+  # Terms of `regularize` that look across time. While none of them has a weight, only rendered frames are deformed.
+  clip_terms: tuple[str, ...] = ()
+  features: int = 3  # channels the renderer must carry
