@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from silky_jax.data.images import crop_resize, put_text, write_image
+from silky_jax.data.images import crop_resize, write_image
 from silky_jax.data.video import VideoWriter
 
 __all__ = ["ERROR_FULL_SCALE", "comparison", "error_colours", "on_background", "sheet", "write_comparison", "write_sheet"]
@@ -16,6 +16,10 @@ ERROR_FULL_SCALE = 64  # of 255: the mean error over channels that is drawn in t
 _GAP = 4  # px of white between panels
 # Black over violet and orange to pale yellow: ordered in lightness, so that it also reads in grey.
 _STOPS = np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float32)
+
+# Digits as rows of three pixels, five rows from the top, one octal digit per row.
+_DIGITS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71222", "75757", "75717")
+_INK, _DOT = 110, 2  # grey that reads on white and on skin; px per font pixel
 
 
 def error_colours(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -43,56 +47,54 @@ def comparison(truth: UInt8[np.ndarray, "h w 3"], avatar: UInt8[np.ndarray, "h w
 
 def write_comparison(
   path: str | os.PathLike,
-  rows: Callable[[], Iterator[tuple[str, np.ndarray, np.ndarray]]] | Sequence[tuple[str, np.ndarray, np.ndarray]],
+  rows: Callable[[], Iterator[tuple[int, np.ndarray, np.ndarray]]] | Sequence[tuple[int, np.ndarray, np.ndarray]],
   fps: float | int,
   *,
   crf: int = 20,
 ) -> Path:
-  """Write truth | avatar | error as a video, each frame with a short label in its corner.
+  """Write truth | avatar | error as a video, each frame with its number in the upper left corner.
 
   Args:
     path: the `.mp4` to write.
-    rows: (label, truth, avatar) of every frame, bytes [h, w, 3]; a sequence, or a function that yields them.
+    rows: (frame number, truth, avatar) of every frame, bytes [h, w, 3]; a sequence, or a function that yields them.
     fps: frames per second.
     crf: x264's quality.
   """
   with VideoWriter(path, fps, crf=crf) as writer:
-    for label, truth, avatar in rows() if callable(rows) else rows:
+    for number, truth, avatar in rows() if callable(rows) else rows:
       picture = comparison(truth, avatar)
-      named = truth.copy()
-      put_text(named, label, (6, len(named) - 8))
-      picture[:, : named.shape[1]] = named
+      _stamp(picture, number)
       writer.add(picture)
   return Path(path)
 
 
-def sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int, *, labels: Sequence[str] = ()) -> UInt8[np.ndarray, "high wide 3"]:
-  """Pictures of one size as rows of a table, each with a label in its corner."""
-  tiles = []
-  for k, image in enumerate(images):
-    tile = np.ascontiguousarray(image).copy()
-    if k < len(labels):
-      put_text(tile, labels[k], (6, tile.shape[0] - 8))
-    tiles.append(np.pad(tile, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255))
+def _stamp(picture: UInt8[np.ndarray, "h w 3"], number: int) -> None:
+  """Draw a number into the upper left corner in place."""
+  for place, digit in enumerate(str(number)):
+    glyph = np.array([[int(row) >> shift & 1 for shift in (2, 1, 0)] for row in _DIGITS[int(digit)]], bool).repeat(_DOT, 0).repeat(_DOT, 1)
+    left, top = 6 + place * 4 * _DOT, 6
+    picture[top : top + 5 * _DOT, left : left + 3 * _DOT][glyph] = _INK
+
+
+def sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int) -> UInt8[np.ndarray, "high wide 3"]:
+  """Pictures of one size as rows of a table."""
+  tiles = [np.pad(image, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for image in images]
   tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
   rows = [np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles), columns)]
   return np.concatenate(rows, axis=0)[:-_GAP, :-_GAP]
 
 
-def write_sheet(
-  path: str | os.PathLike, images: Sequence[np.ndarray], columns: int, *, labels: Sequence[str] = (), scale: float = 1.0
-) -> Path:
+def write_sheet(path: str | os.PathLike, images: Sequence[np.ndarray], columns: int, *, scale: float = 1.0) -> Path:
   """Write `sheet` as a picture; square tiles may be enlarged by `scale` first.
 
   Args:
     path: `.png` or `.jpg`.
     images: bytes [h, w, 3].
     columns: pictures per row.
-    labels: one per picture, or fewer.
     scale: 2.0 doubles the side.
   """
   if scale != 1.0:
     images = [crop_resize(image, (0.0, 0.0, float(len(image))), round(len(image) * scale)) for image in images]
   Path(path).parent.mkdir(parents=True, exist_ok=True)
-  write_image(Path(path), sheet(images, columns, labels=labels))
+  write_image(Path(path), sheet(images, columns))
   return Path(path)

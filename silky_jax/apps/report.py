@@ -13,7 +13,9 @@ from silky_jax.charts import line_chart, page
 from silky_jax.config import UserError
 from silky_jax.training.metrics import JsonLines
 
-__all__ = ["build", "write_report"]
+__all__ = ["VIEW_COLUMNS", "build", "write_report"]
+
+VIEW_COLUMNS = 3  # of the six views in one picture
 
 _SPLITS = {"heldout_blocks": "Held-out blocks", "heldout_tail": "Held-out tail"}
 _SPLIT_NOTES = {
@@ -61,6 +63,7 @@ h3{font-size:16px;margin:24px 0 4px}
 .panels{display:grid;grid-template-columns:repeat(3,1fr);font-size:14px;color:#56616b;text-align:center;margin:10px 0 4px}
 video,.wide{width:100%;border-radius:8px;display:block}
 .row{display:grid;grid-template-columns:1fr 1fr;gap:20px 28px;align-items:start}
+.over{position:relative}.over span{position:absolute;padding:6px 10px;font-size:13px;color:#56616b}
 .scroll{overflow-x:auto}
 table{font-size:13.5px;width:100%}
 td,th{padding:5px 0 5px 12px;white-space:nowrap}
@@ -260,9 +263,14 @@ def _views(run_dir: Path, metrics: Mapping[str, Any]) -> str:
     figures = f"<td>{100 * row['coverage']:.2f} %</td><td>{100 * row['largest_hole']:.3f} %</td>"
     lines.append(f"<tr><td>{row['yaw']:+.0f}, {row['pitch']:+.0f} degrees</td>{figures}</tr>")
   note = f"<p class='note'>Share of the rig's head silhouette: {_text(views['measured'])}.</p>"
-  return _section(
-    "Six views", _picture(picture, "six views of the head") + f"<table style='max-width:420px'>{''.join(lines)}</table>" + note
+  rows = -(-len(views["views"]) // VIEW_COLUMNS)
+  captions = "".join(
+    f"<span style='left:{100 * (k % VIEW_COLUMNS) / VIEW_COLUMNS:.2f}%;top:{100 * (k // VIEW_COLUMNS) / rows:.2f}%'>"
+    f"yaw {row['yaw']:+.0f}, pitch {row['pitch']:+.0f}</span>"
+    for k, row in enumerate(views["views"])
   )
+  shown = f"<div class='over'>{_picture(picture, 'six views of the head')}{captions}</div>"
+  return _section("Six views", f"{shown}<table style='max-width:420px'>{''.join(lines)}</table>{note}")
 
 
 def _follow(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
@@ -288,12 +296,13 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 
 def _training(run_dir: Path) -> str:
-  records = [record for record in JsonLines.read(run_dir / "train" / "metrics.jsonl") if isinstance(record.get("step"), int)]
+  logged = JsonLines.read(run_dir / "train" / "metrics.jsonl")
+  records = [record for record in logged if isinstance(record.get("step"), int) and "event" not in record]
   names = sorted(
     {key for record in records for key, value in record.items() if isinstance(value, int | float) and key not in verdict.NO_CURVE}
   )
   charts = []
-  for name in sorted(names, key=lambda name: (name not in verdict.FIRST_CURVES, name)):
+  for name in sorted(names, key=verdict.curve_rank):
     points = [(record["step"], record[name]) for record in records if isinstance(record.get(name), int | float)]
     if len(points) > 2:
       steps, values = zip(*points, strict=True)

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FIRST_CURVES", "NO_CURVE", "Goal", "goals", "weaknesses"]
+__all__ = ["NO_CURVE", "Goal", "curve_rank", "goals", "weaknesses"]
 
-FIRST_CURVES = ("loss", "psnr")  # shown before the other numbers that training logs
-NO_CURVE = ("step", "seconds", "time", "wall", "eta")
+NO_CURVE = ("step", "capacity", "pairs", "overflow", "skipped", "seconds")  # logged, but no curve of training
+_FIRST_CURVES = ("loss", "psnr", "perceptual", "huber", "ssim", "alpha")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,11 @@ class Goal:
   shown: str
   wanted: str
   reached: bool | None  # None: could not be measured
+
+
+def curve_rank(name: str) -> tuple[int, str]:
+  """Sorts the curves of training: what matters most comes first."""
+  return (_FIRST_CURVES.index(name) if name in _FIRST_CURVES else len(_FIRST_CURVES), name)
 
 
 def _get(tree: Mapping[str, Any], *path: str) -> float | None:

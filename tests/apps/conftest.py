@@ -68,14 +68,15 @@ def made_up_metrics() -> dict:
 def run_dir(tmp_path):
   rng = np.random.default_rng(0)
   pictures = rng.integers(0, 255, (3, 48, 48, 3), dtype=np.uint8)
-  figures.write_comparison(tmp_path / "heldout.mp4", [(str(k), p, p // 2) for k, p in enumerate(pictures)], 12)
+  figures.write_comparison(tmp_path / "heldout.mp4", [(k, p, p // 2) for k, p in enumerate(pictures)], 12)
   write_video(tmp_path / "evaluation" / "sweep.mp4", pictures, 12)
   figures.write_sheet(tmp_path / "evaluation" / "worst.png", [figures.comparison(pictures[0], pictures[1])], 1)
-  figures.write_sheet(tmp_path / "evaluation" / "views.png", [pictures[0]] * 6, 3, labels=["a"] * 6)
+  figures.write_sheet(tmp_path / "evaluation" / "views.png", [pictures[0]] * 6, 3)
   curve = {f"{part}_{who}": [0.1, None, 0.2] for part in ("lips", "lids") for who in ("truth", "avatar")} | {"index": [1, 2, 3]}
   (tmp_path / "evaluation" / "curves.json").write_text(json.dumps({"follow": {"heldout_tail": curve}}))
   (tmp_path / "train").mkdir()
   lines = [json.dumps({"step": step, "loss": 1 / (step + 1), "psnr": 20 + step, "seconds": step}) for step in range(8)]
+  lines.insert(0, json.dumps({"event": "compile", "step": 0, "loss": 99.0}))
   (tmp_path / "train" / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 8, "lo')
   (tmp_path / "metrics.json").write_text(json.dumps(made_up_metrics()))
   return tmp_path

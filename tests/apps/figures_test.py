@@ -29,9 +29,11 @@ def test_comparison_is_three_panels_wide(tmp_path):
   picture = figures.comparison(a, b)
   assert picture.shape == (32, 3 * 40 + 2 * 4, 3)
   assert (picture[:, :40] == 90).all() and (picture[:, 44:84] == 60).all()
-  rows = [(str(k), a, b) for k in range(3)]
+  rows = [(k + 107, a, b) for k in range(3)]
   path = figures.write_comparison(tmp_path / "a.mp4", lambda: iter(rows), 12)
-  info, _, _ = read_video(path)
+  info, _, frames = read_video(path)
+  assert np.abs(frames[0, 6:14, 6:28].astype(int) - 90).max() > 10  # the number
+  assert np.abs(frames[0, 20:, :38].astype(int) - 90).max() <= 4
   assert (info.frames, info.width, info.height) == (3, 128, 32)
 
 
@@ -40,5 +42,5 @@ def test_sheet_fills_up_its_last_row(tmp_path):
   picture = figures.sheet(tiles, 3)
   assert picture.shape == (36, 56, 3)
   assert (picture[20:, 20:36] == 160).all() and (picture[20:, 40:] == 255).all()
-  figures.write_sheet(tmp_path / "new" / "a.png", tiles, 5, scale=2.0, labels=["one"])
+  figures.write_sheet(tmp_path / "new" / "a.png", tiles, 5, scale=2.0)
   assert read_image(tmp_path / "new" / "a.png").shape == (32, 5 * 36 - 4, 3)
