@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from experiments.open_head import atlas, label, landmarks, population, skin
+from experiments.open_head import atlas, contact, label, landmarks, population, skin
 from experiments.open_head.cut import Cut, cut_head
 from experiments.open_head.makehuman import MakeHuman
 from silky_jax.flame.open_head import JAW_ROWS
@@ -76,23 +76,26 @@ def main(argv):
   sample = np.random.default_rng(0).choice(len(heads), 800, replace=False)
   regressor = skin.joint_regressor(heads[sample].astype(np.float64), cubes[sample].astype(np.float64), cut)
   regions = label.label_vertices(source, cut, mean, regressor @ mean, weights[:, 2])
-  ears = np.isin(regions, [REGIONS.index("left_ear"), REGIONS.index("right_ear")])
-  origin = mean[ears].mean(0) * [0, 1, 1]
-  template = mean - origin
-  joints = regressor @ template
-
   component_weights = np.array([_COMPONENT_WEIGHTS.get(name, 1.0) for name in REGIONS])[regions]
-  component_weights *= np.sqrt(np.maximum(vertex_areas(template, cut.faces), 1e-8) * 1e6)
+  component_weights *= np.sqrt(np.maximum(vertex_areas(mean, cut.faces), 1e-8) * 1e6)
   drawn = population.Population(mean, (heads - mean).astype(np.float32))
   basis, explained = population.components(drawn, component_weights, _COMPONENTS.value)
+
+  ears = np.isin(regions, [REGIONS.index("left_ear"), REGIONS.index("right_ear")])
+  template = contact.settle_teeth(mean - mean[ears].mean(0) * [0, 1, 1], regions)
+  seam = contact.lip_seam(template, cut.faces, regions)
+  template, basis = contact.seal_lips(template, basis, seam, weights[:, 2], cut.parts == 0)
+  joints = regressor @ template
 
   units = skin.units(source, cut, template, regions)
   angle, jaw_basis = skin.split_jaw(units["jawOpen"], template, joints[2], weights[:, 2], cut)
   eyes = skin.eye_angles(units, template, joints, cut)
   balls = np.isin(regions, [REGIONS.index("left_eyeball"), REGIONS.index("right_eyeball")])
+  lids = contact.lid_seam(template, cut.faces, regions, "left")
+  left_blink = contact.fit_blink(units["eyeBlinkLeft"], template, lids)
+  eyelids = np.stack([left_blink, left_blink[cut.mirror] * [-1, 1, 1]])
   names = tuple(name for name in units if name not in _SEPARATE)
   expression = np.stack([np.where(balls[:, None] & name.startswith("eyeLook"), 0, units[name]) for name in names], axis=-1)
-  eyelids = np.stack([units["eyeBlinkLeft"], units["eyeBlinkRight"]])
 
   uv, uv_faces = atlas.layout(template, cut, regions, iterations=4000)
   posed = _pose(template, joints[2], weights[:, 2], jaw_basis)

@@ -94,7 +94,7 @@ def label_vertices(source: MakeHuman, cut: Cut, template: np.ndarray, joints: np
   height, width = brow_height(across)
   labels[skin & (z > -0.03) & (np.abs(y - height) < width + _BROW_MARGIN) & (width > 0)] = "brow"
   labels[ears] = "ear"
-  lips = _masked(source, cut, "lips") > 0.5
+  lips = _masked(source, cut, "lips") > 0.4
   inside = _in_island(cut, _MOUTH_ISLAND)
   labels[lips & (jaw < 0.5)] = "upper_lip"
   labels[lips & (jaw >= 0.5)] = "lower_lip"
@@ -102,7 +102,8 @@ def label_vertices(source: MakeHuman, cut: Cut, template: np.ndarray, joints: np
   labels[_in_island(cut, _SOCKET_ISLANDS)] = "eye_socket"
   for part, region in _PART_REGION.items():
     labels[cut.parts == PARTS.index(part)] = region
-  for name in ("brow", "eye_region", "ear"):
-    side = np.where(x > 0, f"left_{name}", f"right_{name}")
-    labels = np.where(labels == name, side, labels)
+  labels = np.where(x < -1e-5, labels[cut.mirror], labels)  # the texture masks are not quite symmetric
+  for name in ("brow", "eye_region", "ear", "eyeball"):
+    ours = np.isin(labels, [name, f"left_{name}", f"right_{name}"])
+    labels = np.where(ours, np.where(x > 0, f"left_{name}", f"right_{name}"), labels)
   return np.array([REGIONS.index(label) for label in labels], np.int32)
