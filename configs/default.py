@@ -1,0 +1,91 @@
+"""Every key of a training run, with its meaning. Families start from here; `tests/configs_test.py` holds it equal to the dataclasses.
+
+Override on the command line: `--config.steps=2000`, `--config.losses.ssim.weight=0.1`, `--config.background='(0.0, 0.0, 0.0)'`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def term(weight=0.0, start=0.0):
+  """A term of the loss: its weight (0 removes it), and the share of the run after which it joins. At most three different starts."""
+  return ConfigDict({"weight": weight, "start": start})
+
+
+def get_config():
+  """The silky family at its defaults."""
+  c = ConfigDict()
+  c.family = "silky"  # a name of FAMILIES in silky_jax/models/avatar.py
+  c.seed = 0  # of everything random
+  c.steps = 4000
+  c.background = (1.0, 1.0, 1.0)  # behind the head, in samples and scores
+  c.random_background = True  # in training, a new colour every step
+  c.paint_frames = 16  # training frames that start colours are taken from; 0 starts grey
+
+  c.model = ConfigDict()
+  c.model.uv_size = 128  # texels per side of the atlas; one Gaussian per covered texel
+  c.model.drop_regions = ("torso", "eye_socket")  # no Gaussians there
+  c.model.offset_limit = 0.010  # metres a Gaussian may sit off its anchor
+  c.model.region_offset_limits = ConfigDict({"scalp": 0.040})  # hair needs room
+  c.model.harmonics_degree = 1  # of the view-dependent colour, 0 to 3
+  c.model.initial_opacity = 0.7
+  c.model.initial_width = 0.7  # standard deviation along the surface, in distances between neighbours
+  c.model.initial_thickness = 0.3  # along the normal
+  c.model.smallest_deviation = 5e-5  # metres
+  c.model.largest_deviation = 0.020
+  c.model.residual = "mlp"  # or "none": the coarse avatar
+  c.model.width = 128  # hidden units
+  c.model.depth = 4  # hidden layers
+  c.model.frequencies = 6  # octaves of the position encoding
+  c.model.encoding_scale = 10.0  # 1/m, before the encoding
+  c.model.condition_limit = 3.0  # standardised expression saturates here
+  c.model.motion_limit = 0.020  # metres, of the network's motion
+  c.model.stretch_limit = 0.7  # of the network's change of log deviations
+  c.model.residual_color = True  # whether the network also changes colour and opacity
+  c.model.color_limit = 0.5  # of the network's change of colour
+
+  c.clips = ConfigDict()
+  c.clips.clips = 1  # per step
+  c.clips.length = 1  # consecutive training frames per clip
+  c.clips.rendered = 1  # frames of a clip that are rendered
+  c.clips.max_gap = 0.2  # seconds; training frames further apart share no clip
+
+  c.render = ConfigDict()
+  c.render.tile = 8  # px
+  c.render.capacity = 1024  # tile pairs, at least; the loop measures what is needed and grows
+  c.render.near = 0.01  # metres
+  c.render.low_pass = 0.3  # px^2
+  c.render.backend = placeholder(str)  # None: the best available
+
+  c.losses = ConfigDict()
+  c.losses.huber = term(1.0)
+  c.losses.l1 = term()
+  c.losses.ssim = term()  # 1 - SSIM
+  c.losses.perceptual = term()  # LPIPS
+  c.losses.alpha = term()  # L1 between alpha and mask
+  c.losses.perceptual_net = "alexnet"  # or "vgg16", 20 times slower
+  c.losses.part_weights = ConfigDict()  # label of PARTS -> extra weight of its pixels in huber and l1
+  c.losses.regularizers = ConfigDict()  # the family's terms by name
+
+  c.optimizer = ConfigDict()
+  # Path prefix of the parameters -> learning rate at the first and at the last step.
+  c.optimizer.rates = ConfigDict()
+  c.optimizer.rates["gaussians/offset"] = (5e-5, 5e-6)
+  c.optimizer.rates["gaussians/rotation"] = (1e-3, 1e-4)
+  c.optimizer.rates["gaussians/scale"] = (5e-3, 5e-4)
+  c.optimizer.rates["gaussians/opacity"] = (5e-2, 5e-3)
+  c.optimizer.rates["gaussians/color"] = (2.5e-3, 2.5e-4)
+  c.optimizer.rates["gaussians/harmonics"] = (1.25e-4, 1.25e-5)
+  c.optimizer.rates["residual"] = (1e-3, 1e-5)
+  c.optimizer.warmup = 0  # steps
+  c.optimizer.beta1 = 0.9
+  c.optimizer.beta2 = 0.999
+  c.optimizer.epsilon = 1e-15
+
+  c.loop = ConfigDict()
+  c.loop.log_every = 50  # steps between metrics lines
+  c.loop.sample_every = 500  # steps between pictures; 0 writes none
+  c.loop.checkpoint_every = 500
+  c.loop.keep = 2  # checkpoints
+  c.loop.prefetch = 2  # batches read ahead
+  return c

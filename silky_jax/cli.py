@@ -1,0 +1,199 @@
+"""`python run.py COMMAND --flags`: the table of commands, their flags, and clean messages for mistakes. No maths.
+
+Flags say where and how; the config says what. A command imports what it needs when it runs, so that `--help` is quick.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from silky_jax.config import UserError, closest
+
+__all__ = ["COMMANDS", "Command", "load_config", "main"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Command(NamedTuple):
+  """One row of the table."""
+
+  summary: str
+  define: Callable[[flags.FlagValues], None]
+  run: Callable[[flags.FlagValues], None]
+  config: str | None = None  # the file that --config reads when not given; None: the command has no --config
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------------------
+
+
+def _preprocess_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("video_path", None, "A video of one person, face visible.", required=True, flag_values=values)
+  flags.DEFINE_string("output_dir", None, "Where the dataset goes; finished stages in it are kept.", required=True, flag_values=values)
+  flags.DEFINE_integer("resolution", 512, "Side of the square head crop, px.", lower_bound=32, flag_values=values)
+
+
+def _preprocess(values: flags.FlagValues) -> None:
+  from silky_jax.tracking.pipeline import preprocess
+
+  preprocess(values.video_path, values.output_dir, resolution=values.resolution)
+
+
+def _train_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("data_dir", None, "A dataset that `preprocess` wrote; or `synthetic`.", required=True, flag_values=values)
+  flags.DEFINE_string("output_dir", None, "Folder of the run. An unfinished run in it is resumed.", required=True, flag_values=values)
+  flags.DEFINE_string("init_from", None, "Folder of another run whose variables a fresh run starts from.", flag_values=values)
+
+
+def _train(values: flags.FlagValues) -> None:
+  from silky_jax.apps.player import find_rig
+  from silky_jax.data.formats import native
+  from silky_jax.training.experiment import ExperimentConfig
+  from silky_jax.training.loop import train
+  from silky_jax.training.synthetic import synthetic_subject
+
+  config = ExperimentConfig.from_dict(values.config.to_dict())
+  if values.data_dir == "synthetic":
+    sequence, rig = synthetic_subject()
+  else:
+    sequence = native.read(values.data_dir)
+    rig = find_rig(sequence.rig_name, sequence.rig_hash)
+  train(config, sequence, rig, values.output_dir, init_from=values.init_from)
+
+
+COMMANDS: dict[str, Command] = {
+  "preprocess": Command("video -> tracked dataset", _preprocess_flags, _preprocess),
+  "train": Command("dataset -> avatar", _train_flags, _train, config="configs/silky.py"),
+}
+
+
+# ---- the frame around them -------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Run one command.
+
+  Args:
+    argv: with the program's name first; None takes the process's.
+
+  Returns:
+    The exit code: 0, or 2 for a mistake that the printed message explains.
+  """
+  arguments = list(sys.argv if argv is None else argv)
+  if len(arguments) < 2 or arguments[1] in ("help", "-h", "--help", "-help"):
+    print(_overview())
+    return 0 if len(arguments) > 1 else 2
+  name = arguments[1]
+  try:
+    if name not in COMMANDS:
+      raise UserError(f"no command {name!r}{closest(name, COMMANDS)}")
+    values = _parse(name, arguments[2:])
+    if values is None:
+      return 0
+    _start_jax(values)
+    COMMANDS[name].run(values)
+  except (UserError, flags.Error) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("interrupted; run the same command again to go on", file=sys.stderr)
+    return 130
+  return 0
+
+
+def load_config(name: str) -> Any:
+  """The ConfigDict of a config file, as `--config` reads it.
+
+  Args:
+    name: FILE.py or FILE.py:VARIANT, relative to the working directory or to the repository's root.
+
+  Raises:
+    UserError: no such file or variant.
+  """
+  values = flags.FlagValues()
+  _read_flags(values, _define_config(values, [], name))
+  return values.config
+
+
+def _overview() -> str:
+  width = max(map(len, COMMANDS))
+  lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+  return "\n".join(["usage: python run.py COMMAND [--flags]", "", *lines, "", "python run.py COMMAND --help lists the flags of a command."])
+
+
+def _parse(name: str, words: list[str]) -> flags.FlagValues | None:
+  """The flags of one command; None where help was asked for and printed."""
+  command, values = COMMANDS[name], flags.FlagValues()
+  command.define(values)
+  if command.config is not None:
+    words = _define_config(values, words, command.config)
+  flags.DEFINE_string("compile_cache", _cache_dir(), "Where compiled programs are kept between runs; '' keeps none.", flag_values=values)
+  flags.DEFINE_bool("verbose", False, "Also print library messages.", flag_values=values)
+  if any(word in ("--help", "-h", "-help") for word in words):
+    print(f"{name}: {command.summary}\n")
+    for flag in (values[key] for key in sorted(values) if key not in ("flagfile", "undefok")):
+      print(f"  --{flag.name}" + ("" if flag.default is None else f" [{flag.default}]") + f"\n      {flag.help}")
+    return None
+  left = _read_flags(values, words)
+  if left:
+    raise UserError(f"{name}: unexpected word {left[0]!r}; flags are written --name=value")
+  logging.set_verbosity(logging.INFO if values.verbose else logging.WARNING)
+  return values
+
+
+def _define_config(values: flags.FlagValues, words: Sequence[str], default: str) -> list[str]:
+  """Define `--config`. Returns the words with `--config=FILE` first, where `--config.key=` needs it."""
+  words, chosen = list(words), default
+  for i, word in enumerate(words):
+    if word.startswith(("--config=", "-config=")):
+      chosen = words.pop(i).split("=", 1)[1]
+      break
+    if word in ("--config", "-config") and i + 1 < len(words):
+      chosen = words[i + 1]
+      del words[i : i + 2]
+      break
+  words = [f"--config={_find_config(chosen)}", *words]
+  text = f"What to do, FILE.py or FILE.py:VARIANT; {default} when not given. --config.key=value changes a key."
+  config_flags.DEFINE_config_file("config", None, text, lock_config=True, flag_values=values, sys_argv=["run.py", *words])
+  return words
+
+
+def _find_config(name: str) -> str:
+  """A config file as given, or in the repository; and lets config files import `configs.default`."""
+  if str(_ROOT) not in sys.path:
+    sys.path.insert(0, str(_ROOT))
+  file, _, variant = name.partition(":")
+  path = next((p for p in (Path(file), _ROOT / file) if p.is_file()), None)
+  if path is None:
+    known = sorted(p.name for p in (_ROOT / "configs").glob("*.py"))
+    raise UserError(f"--config: no file {file!r} here or in {_ROOT}; in configs/ there are: {', '.join(known)}")
+  return f"{path.resolve()}:{variant}" if variant else str(path.resolve())
+
+
+def _read_flags(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
+  """Parse; returns the words that are no flags."""
+  try:
+    return values(["run.py", *words])[1:]
+  except (AttributeError, KeyError, TypeError, ValueError) as error:  # what a config answers to a key or value it does not know
+    reason: Any = error
+    while isinstance(reason, BaseException) and reason.args:
+      reason = reason.args[0]
+    raise UserError(f"--config: {' '.join(str(reason).split())}") from error
+
+
+def _cache_dir() -> str:
+  base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+  return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(base) / "silky_jax" / "compiled")
+
+
+def _start_jax(values: flags.FlagValues) -> None:
+  """Keep compiled programs between runs: most of a short run's time is compiling."""
+  import jax
+
+  if values.compile_cache:
+    jax.config.update("jax_compilation_cache_dir", values.compile_cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
