@@ -6,14 +6,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from silky_jax.apps.player import Player
+from silky_jax.apps.player import Player, open_driver
 from silky_jax.config import UserError
-from silky_jax.evaluation.playback import driving
+from silky_jax.evaluation.playback import driving, take
 from silky_jax.gaussians import ply
 from silky_jax.types import Frame
 
-__all__ = ["export_ply"]
+__all__ = ["export_driven", "export_ply"]
 
 
 def export_ply(player: Player, frame: Frame, output_path: Path | str, *, say: Callable[[str], None] | None = None) -> Path:
@@ -46,3 +47,25 @@ def export_ply(player: Player, frame: Frame, output_path: Path | str, *, say: Ca
   if say is not None:
     say(f"{path}: {len(raw.means):,} Gaussians, {path.stat().st_size / 2**20:.1f} MiB")
   return path
+
+
+def export_driven(
+  player: Player, flame_params: Path | str, number: int, output_path: Path | str, *, say: Callable[[str], None] | None = None
+) -> Path:
+  """Write one frame of a driver as a PLY; see `export_ply`.
+
+  Args:
+    player: the avatar.
+    flame_params: what `reenact.read_driver` reads.
+    number: which frame of it, from 0.
+    output_path: ends in `.ply`.
+    say: prints a line.
+
+  Raises:
+    UserError: a driver that is missing, broken or of another rig; no such frame; a path that cannot be written.
+  """
+  driver = open_driver(player, flame_params)
+  count = len(driver.frames.index)
+  if not 0 <= number < count:
+    raise UserError(f"--frame: wanted 0 to {count - 1}, the frames of {driver.path}, found {number}")
+  return export_ply(player, take(driver.frames, np.array([number])), output_path, say=say)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from silky_jax.config import UserError
 from silky_jax.data.clips import Sequence
+from silky_jax.evaluation import reenact
 from silky_jax.evaluation.playback import RenderFrames, driving, take
 from silky_jax.flame import open_head
 from silky_jax.flame.assets import rig_hash
@@ -22,7 +23,7 @@ from silky_jax.training.checkpoint import Restored, restore_run
 from silky_jax.training.experiment import build
 from silky_jax.types import Camera, FlameRig, Frame, Gaussians
 
-__all__ = ["Player", "Stance", "find_rig", "open_avatar", "outline", "resting", "stance"]
+__all__ = ["Player", "Stance", "find_rig", "open_avatar", "open_driver", "outline", "resting", "stance"]
 
 _HEAD_SHARE = 0.62  # of the picture's height that the head takes in views around it
 
@@ -40,11 +41,11 @@ class Player(NamedTuple):
 
   def facts(self) -> dict[str, Any]:
     """What a report says of the avatar."""
-    config, state = self.restored
+    config, state = self.restored.config, self.restored.state
     perceptual = config.losses.perceptual
     return {
       "family": config.family,
-      "gaussians": int(jax.tree.leaves(state.variables.params)[0].shape[0]),
+      "gaussians": int(state.variables.buffers["alive"].shape[0]),
       "steps": int(state.step),
       "rig": self.restored.meta.rig_name,
       "device": jax.devices()[0].device_kind,
@@ -114,6 +115,18 @@ def open_avatar(checkpoint: Path | str, *, step: int | None = None) -> Player:
     return outline(rig, vertices(frames), frames.camera)
 
   return Player(render, lambda frame: deform(variables, rig, driving(frame)), vertices, silhouette, rig, restored, background)
+
+
+def open_driver(player: Player, flame_params: Path | str) -> reenact.Driver:
+  """A driver that fits an avatar; one without a camera is seen by the camera of the avatar's video.
+
+  Raises:
+    UserError: missing, broken, or of another rig.
+  """
+  driver = reenact.read_driver(flame_params)
+  meta = player.restored.meta
+  reenact.check_rig(driver, meta.rig_name, meta.rig_hash, expressions=player.rig.expression_basis.shape[-1])
+  return reenact.with_camera(driver, player.restored.camera)
 
 
 def outline(rig: FlameRig, vertices: Float[Array, "t v 3"], camera: Camera) -> Bool[np.ndarray, "t h w"]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from silky_jax.apps.player import Player, resting, stance
 from silky_jax.config import UserError
-from silky_jax.data.formats.native import NativeSequence
+from silky_jax.data.clips import Sequence
 from silky_jax.evaluation import follow, protocol, views
 from silky_jax.evaluation.playback import driving
 from silky_jax.losses import perceptual
@@ -28,7 +29,7 @@ VIEW_SIZE = 320  # px, side of the six views
 
 def evaluate(
   player: Player,
-  sequence: NativeSequence,
+  sequence: Sequence,
   output_dir: Path | str,
   *,
   config: protocol.EvalConfig | None = None,
@@ -88,7 +89,7 @@ def _lpips() -> dict[str, Any]:
   return {name: lambda a, b, weights=weights: compiled(weights, a, b) for name, weights in nets.items()}
 
 
-def _follow(found: protocol.Evaluation, sequence: NativeSequence, config: protocol.EvalConfig) -> dict[str, follow.Curves]:
+def _follow(found: protocol.Evaluation, sequence: Sequence, config: protocol.EvalConfig) -> dict[str, follow.Curves]:
   curves = {}
   for split, indices in found.indices.items():
     if len(indices):
@@ -97,15 +98,16 @@ def _follow(found: protocol.Evaluation, sequence: NativeSequence, config: protoc
   return curves
 
 
-def _facts(sequence: NativeSequence, found: protocol.Evaluation) -> dict[str, Any]:
-  header, train = sequence.header, np.asarray(sequence.splits["train"])
-  pose = np.asarray(driving(sequence.frames(train)).pose)
+def _facts(sequence: Sequence, found: protocol.Evaluation) -> dict[str, Any]:
+  train = np.asarray(sequence.splits["train"])
+  video = getattr(sequence, "header", {}).get("video", {})  # what a dataset on disk knows of its source
+  pose = jnp.asarray(driving(sequence.frames(train)).pose)
   turn = np.asarray(matrix_from_axis_angle(pose[:, 0])) @ np.asarray(matrix_from_axis_angle(pose[:, 1]))
   ahead = turn[:, :, 2]  # where the face looks; the camera sits towards +z
   yaw, pitch = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 2])), np.degrees(np.arcsin(np.clip(ahead[:, 1], -1, 1)))
   facts = {
-    "clip": header.get("video", {}).get("name", sequence.path.name),
-    "clip_size": f"{header['video']['width']}x{header['video']['height']}" if "video" in header else None,
+    "clip": video.get("name", "one video"),
+    "clip_size": f"{video['width']}x{video['height']}" if video else None,
     "data_resolution": sequence.size[0],
     "frames": {name: len(value) for name, value in sequence.splits.items()} | {"scored": sum(len(i) for i in found.indices.values())},
     "train_yaw_degrees": [float(yaw.min()), float(yaw.max())],

@@ -8,17 +8,19 @@ import numpy as np
 from silky_jax.apps import figures
 from silky_jax.apps.export import export_ply
 from silky_jax.apps.motions import expression_sweep
-from silky_jax.apps.player import Player, resting, stance
+from silky_jax.apps.player import Player, open_driver, resting, stance
 from silky_jax.apps.report import VIEW_COLUMNS
 from silky_jax.apps.score import load_heldout
+from silky_jax.config import UserError
 from silky_jax.data.clips import Sequence
 from silky_jax.data.video import VideoWriter
+from silky_jax.evaluation import reenact
 from silky_jax.evaluation.playback import play
 from silky_jax.evaluation.protocol import read_truth
 from silky_jax.evaluation.views import orbit, repeat
 from silky_jax.progress import Progress
 
-__all__ = ["OUTPUTS", "write_pictures"]
+__all__ = ["OUTPUTS", "render_driven", "write_pictures"]
 
 OUTPUTS = ("heldout.mp4", "avatar.ply", "evaluation/worst.png", "evaluation/views.png", "evaluation/sweep.mp4")
 _SWEEP_SIZE = 320  # px
@@ -52,6 +54,28 @@ def write_pictures(player: Player, sequence: Sequence, output_dir: Path | str, *
   ahead = orbit(where.centre, np.zeros(1), np.zeros(1), distance=where.distance, focal=where.focal * _SWEEP_SIZE, size=_SWEEP_SIZE)
   export_ply(player, repeat(moment, ahead), root / "avatar.ply", say=say)
   return [root / name for name in OUTPUTS]
+
+
+def render_driven(player: Player, flame_params: Path | str, output_path: Path | str, *, resolution: int | None = None) -> Path:
+  """Render an avatar driven by a file of motion or by a dataset.
+
+  Args:
+    player: the avatar.
+    flame_params: what `reenact.read_driver` reads.
+    output_path: ends in `.mp4`.
+    resolution: height in px; the driver's own when None.
+
+  Returns:
+    The path written.
+
+  Raises:
+    UserError: a driver that is missing, broken or of another rig; a path that cannot be written.
+  """
+  if Path(output_path).suffix.lower() != ".mp4":
+    raise UserError(f"--output_path {output_path}: wanted a name that ends in .mp4, found {Path(output_path).suffix or 'no ending'!r}")
+  driver = open_driver(player, flame_params)
+  with Progress("render", len(driver.frames.index), "frames") as bar:
+    return reenact.render_sequence(player.render, driver, output_path, resolution=resolution, on_frame=bar.update)
 
 
 def _photos(player: Player, sequence: Sequence, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -151,7 +151,7 @@ def evaluate(
     shown = {AVATAR: _Shown(pictures, pictures)} | _photographs(sequence, target, background, config)
     shown |= {name: _Shown(spoiled, spoiled) for name, spoiled in _spoiled(photos, config).items()}
     pairs = scores.successive_pairs(chosen, np.asarray(sequence.splits.get("repeat", ())))
-    metrics[split] = {}
+    metrics[split] = {name: _result(Means.empty(), split, 0, 0, 0, background, config) for name in BASELINES}
     for name, what in shown.items():
       nets = dict(lpips) if name not in CALIBRATION else {key: net for key, net in lpips.items() if key == "alex"}
       means, each = _score(what, photos, target, pairs, nets, config)
@@ -165,17 +165,22 @@ def evaluate(
 
 
 def _photographs(sequence: Sequence, target: Truth, background: np.ndarray, config: EvalConfig) -> dict[str, _Shown]:
-  """The baselines: training photographs, cut by the truth's mask for the scores inside it and by their own for the whole."""
+  """The baselines: training photographs, cut by the truth's mask for the scores inside it and by their own for the whole.
+
+  A dataset without landmarks has no aligned frame.
+  """
   train = np.asarray(sequence.splits["train"])
   known = read_truth(sequence, train, config.resolution)
   near = baselines.nearest(known.frames, target.frames)
-  like = baselines.nearest(known.frames, target.frames, baselines.POSE_FREE)
+  photographs = {"nearest_frame": (known.image[near], known.mask[near])}
+  like = baselines.nearest(known.frames, target.frames, baselines.POSE_FREE) if target.landmarks.shape[1] else []
   images, masks = [], []
   for k, source in enumerate(like):
     matrix = baselines.align(known.landmarks[source], target.landmarks[k])
     images.append(baselines.warp_similarity(known.image[source], matrix))
     masks.append(baselines.warp_similarity(known.mask[source], matrix))
-  photographs = {"nearest_frame": (known.image[near], known.mask[near]), "aligned_frame": (np.stack(images), np.stack(masks))}
+  if images:
+    photographs["aligned_frame"] = np.stack(images), np.stack(masks)
   return {name: _Shown(_on(image, target.mask, background), _on(image, mask, background)) for name, (image, mask) in photographs.items()}
 
 

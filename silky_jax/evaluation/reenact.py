@@ -172,7 +172,7 @@ def check_rig(driver: Driver, rig_name: str, rig_hash: str, *, expressions: int 
 
 
 def with_camera(driver: Driver, camera: Camera | None) -> Driver:
-  """The driver with a camera: its own, or else `camera` (batch [1]) repeated.
+  """The driver with a camera: its own, or else `camera` (no batch) for all frames.
 
   Raises:
     UserError: neither has one.
@@ -182,7 +182,7 @@ def with_camera(driver: Driver, camera: Camera | None) -> Driver:
   if camera is None:
     raise UserError(f"{driver.path} has no camera ({', '.join(_CAMERA)}): add one, or give a data folder that has")
   count = len(driver.frames.index)
-  matrices = (np.repeat(np.asarray(x)[:1], count, axis=0) for x in (camera.world_to_camera, camera.intrinsics))
+  matrices = (np.repeat(np.asarray(x, np.float32)[None], count, axis=0) for x in (camera.world_to_camera, camera.intrinsics))
   return dataclasses.replace(driver, frames=driver.frames.replace(camera=Camera(*matrices, width=camera.width, height=camera.height)))
 
 

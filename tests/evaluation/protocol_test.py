@@ -1,5 +1,6 @@
 """The protocol on a made-up clip: its structure, its circumstances, and that it scores what it says."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -87,14 +88,17 @@ def test_another_resolution_and_an_empty_split(make_sequence):
     sizes.add((frames.camera.width, frames.camera.height, float(frames.camera.intrinsics[0, 0, 0])))
     return jnp.full((len(frames.index), 32, 32, 3), 0.5), jnp.ones((len(frames.index), 32, 32))
 
+  sequence = dataclasses.replace(sequence, all_frames=sequence.all_frames.replace(landmarks=np.zeros((40, 0, 2), np.float32)))
   result = protocol.evaluate(render, sequence, BACKGROUND, lpips={}, config=protocol.EvalConfig(32, batch=4))
+  assert result.metrics["heldout_tail"]["aligned_frame"]["psnr"] is None  # no landmarks, nothing to align by
   assert sizes == {(32, 32, 32.0)}  # the focal length follows the size
   assert result.metrics["heldout_blocks"]["avatar"]["psnr"] is None and result.metrics["heldout_blocks"]["avatar"]["frames"] == 0
   assert result.metrics["heldout_tail"]["avatar"]["lpips_alex"] is None
   json.dumps(result.metrics, allow_nan=False)
   target = protocol.read_truth(sequence, np.array([3, 4]), 24)
   assert target.image.shape == (2, 24, 24, 3) and target.mask.shape == target.parts.shape == (2, 24, 24)
-  np.testing.assert_allclose(target.landmarks, sequence.all_frames.landmarks[[3, 4]] / 2, rtol=1e-6)
+  target = protocol.read_truth(make_sequence(), np.array([3, 4]), 24)
+  np.testing.assert_allclose(target.landmarks, make_sequence().all_frames.landmarks[[3, 4]] / 2, rtol=1e-6)
   assert set(np.unique(target.parts)) <= set(np.unique(sequence.all_frames.parts))
 
 

@@ -123,4 +123,5 @@ def test_a_driver_without_camera_borrows_one(written):
   with pytest.raises(UserError, match="has no camera"):
     reenact.with_camera(driver, None)
   camera = written[0].camera
+  camera = camera.replace(world_to_camera=camera.world_to_camera[0], intrinsics=camera.intrinsics[0])
   assert reenact.with_camera(driver, camera).frames.camera.world_to_camera.shape == (6, 4, 4)
