@@ -51,23 +51,32 @@ class LandmarkRig:
 
 
 def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.ndarray, "l"]) -> LandmarkRig:
-  """Cut a rig down to the vertices that landmarks and joints depend on. Host code; exact."""
+  """Cut a rig down to the vertices under the landmarks, and one more per joint that stands for all it is regressed from.
+
+  Host code; exact: joints are linear in the identity, so a joint is a vertex that identity moves and nothing else does.
+  """
   used_faces = np.asarray(rig.faces)[np.asarray(embedding.face_indices)]
-  joints = np.flatnonzero(np.abs(np.asarray(rig.joint_regressor)).max(axis=0) > 0)
-  keep = np.union1d(used_faces.ravel(), joints)
+  keep = np.unique(used_faces)
+  joint_count = rig.joint_regressor.shape[0]
+  still = lambda a, axis: np.concatenate([np.take(np.asarray(a), keep, axis), np.zeros(_with(np.shape(a), axis, joint_count), np.float32)], axis)
+  joined = lambda a, j: np.concatenate([np.asarray(a)[keep], np.asarray(j)])
   small = rig.replace(
-    template=rig.template[keep],
-    shape_basis=rig.shape_basis[keep],
-    expression_basis=rig.expression_basis[keep],
-    pose_basis=rig.pose_basis[:, keep],
-    joint_regressor=rig.joint_regressor[:, keep],
-    skinning=rig.skinning[keep],
-    eyelid_basis=rig.eyelid_basis[:, keep],
-    regions=rig.regions[keep],
-    faces=jnp.asarray(np.searchsorted(keep, used_faces), jnp.int32),
+    template=joined(rig.template, rig.joint_regressor @ rig.template),
+    shape_basis=joined(rig.shape_basis, jnp.einsum("jv,vck->jck", rig.joint_regressor, rig.shape_basis)),
+    expression_basis=still(rig.expression_basis, 0),
+    pose_basis=still(rig.pose_basis, 1),
+    joint_regressor=np.pad(np.eye(joint_count, dtype=np.float32), ((0, 0), (len(keep), 0))),
+    skinning=joined(rig.skinning, np.eye(joint_count, rig.skinning.shape[1], dtype=np.float32)),
+    eyelid_basis=still(rig.eyelid_basis, 1),
+    regions=np.zeros(len(keep) + joint_count, np.int32),
+    faces=np.searchsorted(keep, used_faces).astype(np.int32),
   )
   order = jnp.arange(len(used_faces), dtype=jnp.int32)
-  return LandmarkRig(small, embedding.replace(face_indices=order), jnp.asarray(weights, jnp.float32))
+  return jax.tree.map(jnp.asarray, LandmarkRig(small, embedding.replace(face_indices=order), np.asarray(weights, np.float32)))
+
+
+def _with(shape: tuple[int, ...], axis: int, count: int) -> tuple[int, ...]:
+  return (*shape[:axis], count, *shape[axis + 1 :])
 
 
 def unpack_pose(x: Float[jax.Array, "p"]) -> Float[jax.Array, "5 3"]:

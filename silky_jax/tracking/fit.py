@@ -29,12 +29,12 @@ class FitConfig:
   key_frames: int = 48
   rounds: int = 8  # of (key frames, then identity and focal)
   shared_steps: int = 3
-  frame_steps: int = 12
+  frame_steps: int = 5
   smooth_steps: int = 4
   robust: float = 2.0  # Cauchy scale, in standard deviations of a landmark
   focal_guess: float = 1.1  # times the longer side: a webcam's usual field of view of about 50 degrees
   face_width: float = 0.145  # metres, only for the first guess of the distance
-  batch: int = 32  # frames per vmapped solve: memory, not the result
+  batch: int = 48  # also the number of key frames, which shares the compile; frames per vmapped solve: memory, not the result
   # Standard deviation of the acceleration, per frame^2: what is slower than this is signal, what is faster is noise.
   rotation_acceleration: float = 0.006  # rad
   translation_acceleration: tuple[float, float, float] = (0.0010, 0.0010, 0.0020)  # m; depth is seen worst
@@ -90,13 +90,12 @@ def fit_clip(
   log_focal = float(np.log(config.focal_guess * max(size)))
   distance = jnp.float32(np.exp(log_focal) * config.face_width / np.median(seen.face_width[found & training]))
   keys = _key_frames(landmarks, found & training, config.key_frames)
-  p, k = energy.FIXED + model.rig.expression_basis.shape[-1], model.rig.shape_basis.shape[-1]
+  k = model.rig.shape_basis.shape[-1]
   z = jnp.concatenate([jnp.zeros(k), jnp.asarray([log_focal])]).astype(jnp.float32)
-  z = _identity(model, z, seen, keys, distance, log_focal, config, progress)
-  x = jnp.zeros((len(landmarks), p), jnp.float32)
+  x_keys, z = _identity(model, z, seen, keys, distance, log_focal, config, progress)
+  x = x_keys[_nearest(landmarks, found, keys)]
   x = _all_frames(model, x, z, seen, distance, config, progress)
   seen = robust_weights(model, x, z, seen, distance, config)
-  x = _all_frames(model, x, z, seen, distance, config, progress)
   x = _smooth(model, np.array(x), z, seen, distance, times, shots, found, config, progress)
   mean_z = float(x[found & training, 5].mean())
   x[:, 5] -= mean_z
@@ -138,10 +137,14 @@ def frame_residual(model: LandmarkRig, x, z, seen: Observation, distance, prior:
 
 @functools.partial(jax.jit, static_argnames=("prior", "steps", "pose_only"))
 def _solve_frames(model, x, z, seen, distance, *, prior: PriorConfig, steps: int, pose_only: bool):
-  free = jnp.where(jnp.arange(x.shape[-1]) < 6, 1.0, 0.0 if pose_only else 1.0).astype(jnp.float32)
-  one = lambda x_t, seen_t: solve.levenberg_marquardt(
-    lambda y: frame_residual(model, y, z, seen_t, distance, prior), x_t, steps=steps, free=free
-  )
+  """Every frame of a batch on its own; `pose_only` moves rotation and translation alone."""
+
+  def one(x_t, seen_t):
+    if not pose_only:
+      return solve.levenberg_marquardt(lambda y: frame_residual(model, y, z, seen_t, distance, prior), x_t, steps=steps)[0]
+    head = lambda six: energy.landmark_residuals(model, x_t.at[:6].set(six), z, seen_t, distance, prior)
+    return x_t.at[:6].set(solve.levenberg_marquardt(head, x_t[:6], steps=steps)[0])
+
   return jax.vmap(one)(x, seen)
 
 
@@ -160,10 +163,10 @@ def _identity(model, z, seen, keys, distance, log_focal, config: FitConfig, prog
   """Alternate the key frames' own unknowns with what they share."""
   key_seen = pick(seen, keys)
   x = jnp.zeros((len(keys), energy.FIXED + model.rig.expression_basis.shape[-1]), jnp.float32)
-  x, _ = _solve_frames(model, x, z, key_seen, distance, prior=config.prior, steps=15, pose_only=True)
+  x = _solve_frames(model, x, z, key_seen, distance, prior=config.prior, steps=15, pose_only=True)
   weight = min(1.0, config.prior.frames_independent / len(keys))
   for round_ in range(config.rounds):
-    x, _ = _solve_frames(model, x, z, key_seen, distance, prior=config.prior, steps=5, pose_only=False)
+    x = _solve_frames(model, x, z, key_seen, distance, prior=config.prior, steps=config.frame_steps, pose_only=False)
     for _ in range(config.shared_steps):
       x, z = _shared(model, x, z, key_seen, distance, log_focal, 1e-4, prior=config.prior, frames_weight=weight)
     if round_ == config.rounds // 2:
@@ -171,7 +174,13 @@ def _identity(model, z, seen, keys, distance, log_focal, config: FitConfig, prog
     progress("identity", round_ + 1, config.rounds)
   if not bool(jnp.isfinite(z).all()):
     raise UserError("the identity fit diverged: the landmarks do not look like one face. Check the video.")
-  return z
+  return x, z
+
+
+def _nearest(landmarks: Float[np.ndarray, "t l 2"], found: Bool[np.ndarray, "t"], keys: Int[np.ndarray, "_"]) -> Int[np.ndarray, "t"]:
+  """For every frame the key frame whose landmarks are nearest; the first where no face was found."""
+  features = np.where(found[:, None], landmarks.reshape(len(landmarks), -1), 0.0)
+  return np.array([int(np.argmin(np.linalg.norm(features[keys] - row, axis=1))) for row in features])
 
 
 def _all_frames(model, x, z, seen, distance, config: FitConfig, progress: Progress):
@@ -181,9 +190,8 @@ def _all_frames(model, x, z, seen, distance, config: FitConfig, progress: Progre
   for start in range(0, count, config.batch):
     index = np.minimum(np.arange(start, start + config.batch), count - 1)
     x_b, seen_b = x[index], pick(seen, index)
-    if not np.any(np.asarray(x_b)):
-      x_b, _ = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=12, pose_only=True)
-    x_b, _ = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=config.frame_steps, pose_only=False)
+    x_b = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=5, pose_only=True)
+    x_b = _solve_frames(model, x_b, z, seen_b, distance, prior=config.prior, steps=config.frame_steps, pose_only=False)
     out.append(x_b[: min(config.batch, count - start)])
     progress("frames", min(start + config.batch, count), count)
   return jnp.concatenate(out)

@@ -12,7 +12,6 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float
 
 from silky_jax.tracking import energy
@@ -120,8 +119,3 @@ def texture(skin: Skin, x, z, distance, centre, views: View, training: Bool[jax.
   mean = (seen[..., None] * found).sum(axis=0) / (seen.sum(axis=0)[:, None] + 1e-6)
   return skin.replace(colours=mean, trust=(seen.sum(axis=0) > 1.0).astype(jnp.float32))
 
-
-def choose_points(allowed: Bool[np.ndarray, "m"], count: int) -> np.ndarray:
-  """Evenly thinned indices of the allowed texels."""
-  index = np.flatnonzero(allowed)
-  return index[np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)]

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from silky_jax.data.images import blur
+from silky_jax.flame.regions import vertex_mask
 from silky_jax.geometry.mesh import vertex_normals
-from silky_jax.geometry.uv import rasterize_uv
 from silky_jax.tracking import energy, fit, photometric
 from silky_jax.tracking.energy import LandmarkRig, Observation
 from silky_jax.tracking.fit import Fit, FitConfig
@@ -21,19 +21,16 @@ SKIN_REGIONS = ("face", "forehead", "nose", "left_brow", "right_brow", "left_eye
 
 
 def skin_points(rig: FlameRig, config: PhotometricConfig) -> Skin:
-  """Evenly spread texels of the face, without colours yet."""
-  atlas = rasterize_uv(np.asarray(rig.uv), np.asarray(rig.uv_faces), 96)
-  texels = np.flatnonzero(atlas.covered.ravel())
-  ids, weights = atlas.face_ids.ravel()[texels], atlas.barycentric.reshape(-1, 3)[texels]
-  names = [i for i, name in enumerate(rig.region_names) if name in SKIN_REGIONS]
-  allowed = np.isin(np.asarray(rig.regions)[np.asarray(rig.faces)[ids]], names).all(axis=1)
-  keep = photometric.choose_points(allowed, config.points)
-  embedding = LandmarkEmbedding(jnp.asarray(ids[keep]), jnp.asarray(weights[keep], jnp.float32))
-  small = energy.landmark_rig(rig, embedding, np.ones(len(keep), np.float32))
-  corners = np.asarray(vertex_normals(rig.template, rig.faces))[np.asarray(rig.faces)[ids[keep]]]
-  normals = np.einsum("mk,mkd->md", weights[keep], corners)
-  normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-  return Skin(small, jnp.asarray(normals, jnp.float32), jnp.zeros((len(keep), 3)), jnp.ones(len(keep)))
+  """Evenly thinned vertices of the face, without colours yet."""
+  vertices = np.flatnonzero(np.asarray(vertex_mask(rig, SKIN_REGIONS)))
+  vertices = vertices[np.linspace(0, len(vertices) - 1, min(config.points, len(vertices))).astype(int)]
+  faces = np.asarray(rig.faces)
+  corner = {int(v): (f, c) for f, row in enumerate(faces) for c, v in enumerate(row)}
+  where = np.array([corner[int(v)] for v in vertices])
+  embedding = LandmarkEmbedding(jnp.asarray(where[:, 0], jnp.int32), jnp.eye(3)[where[:, 1]])
+  small = energy.landmark_rig(rig, embedding, np.ones(len(vertices), np.float32))
+  normals = vertex_normals(rig.template, rig.faces)[vertices]
+  return Skin(small, normals, jnp.zeros((len(vertices), 3)), jnp.ones(len(vertices)))
 
 
 def refine(

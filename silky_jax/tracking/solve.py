@@ -16,7 +16,7 @@ Residual = Callable[..., jax.Array]
 
 
 def levenberg_marquardt(
-  residual: Residual, x: Float[jax.Array, "p"], *, steps: int, free: Float[jax.Array, "p"] | None = None, damping: float = 1e-3
+  residual: Residual, x: Float[jax.Array, "p"], *, steps: int, damping: float = 1e-3
 ) -> tuple[Float[jax.Array, "p"], Float[jax.Array, ""]]:
   """Minimise |residual(x)|^2 / 2 by Levenberg-Marquardt (Marquardt 1963) with a fixed number of steps; vmappable.
 
@@ -24,22 +24,20 @@ def levenberg_marquardt(
     residual: x -> [m].
     x: start.
     steps: accepted or rejected trials.
-    free: 1 where an entry may move, 0 where it stays.
     damping: start value, relative to the diagonal of J^T J.
 
   Returns:
     The minimiser found and its energy. Never worse than the start.
   """
-  free = jnp.ones_like(x) if free is None else free
   energy = lambda y: 0.5 * jnp.sum(residual(y) ** 2)
 
   def trial(carry, _):
     x, best, lam = carry
     r = residual(x)
-    jacobian = jax.jacfwd(residual)(x) * free
+    jacobian = jax.jacfwd(residual)(x)
     normal = jacobian.T @ jacobian
     diagonal = jnp.diag(normal)
-    damped = normal + jnp.diag(lam * diagonal + 1e-6 + (1.0 - free))
+    damped = normal + jnp.diag(lam * diagonal + 1e-6)
     step = -jax.scipy.linalg.solve(damped, jacobian.T @ r, assume_a="pos")
     moved = x + jnp.where(jnp.isfinite(step), step, 0.0)
     value = energy(moved)
