@@ -22,7 +22,7 @@ from silky_jax.data.formats import native
 from silky_jax.data.images import read_gray, read_image, write_image
 from silky_jax.data.video import probe_video
 from silky_jax.flame import open_head, regions
-from silky_jax.flame.assets import rig_hash
+from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.geometry.camera import project
 from silky_jax.progress import Progress
 from silky_jax.tracking import energy, fit, labels, landmarks, observe, quality, refine
