@@ -65,9 +65,72 @@ def _train(values: flags.FlagValues) -> None:
   train(config, sequence, rig, values.output_dir, init_from=values.init_from)
 
 
+def _demo_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("clip", "bundled", "A video of one person, or `bundled`.", flag_values=values)
+  flags.DEFINE_string("output_dir", "runs/demo", "Everything goes there; finished stages in it are kept.", flag_values=values)
+  flags.DEFINE_integer("resolution", 256, "Side of the square head crop, px.", lower_bound=64, flag_values=values)
+
+
+def _demo(values: flags.FlagValues) -> None:
+  from silky_jax.apps.demo import DemoConfig, run_demo
+  from silky_jax.training.experiment import ExperimentConfig
+
+  config = DemoConfig(experiment=ExperimentConfig.from_dict(values.config.to_dict()), resolution=values.resolution)
+  run_demo(values.clip, values.output_dir, config)
+
+
+def _eval_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
+  flags.DEFINE_string("data_dir", None, "The dataset that it was trained on.", required=True, flag_values=values)
+  flags.DEFINE_string("output_dir", None, "Where metrics.json goes; the --checkpoint folder if not given.", flag_values=values)
+  flags.DEFINE_integer("resolution", 256, "Side of the pictures that are compared, px.", lower_bound=32, flag_values=values)
+
+
+def _eval(values: flags.FlagValues) -> None:
+  from silky_jax.apps import player, score
+  from silky_jax.data.formats import native
+  from silky_jax.evaluation.protocol import EvalConfig
+
+  avatar = player.open_avatar(values.checkpoint)
+  output = Path(values.output_dir or values.checkpoint)
+  score.evaluate(avatar, native.read(values.data_dir), output, config=EvalConfig(resolution=values.resolution))
+  print(f"wrote {output / 'metrics.json'}")
+
+
+def _render_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
+  flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
+  flags.DEFINE_string("output_path", None, "The .mp4 to write.", required=True, flag_values=values)
+  flags.DEFINE_integer("resolution", None, "Height of the video, px; that of the driver if not given.", flag_values=values)
+
+
+def _render(values: flags.FlagValues) -> None:
+  from silky_jax.apps import player, show
+
+  avatar = player.open_avatar(values.checkpoint)
+  print(f"wrote {show.render_driven(avatar, values.flame_params, values.output_path, resolution=values.resolution)}")
+
+
+def _export_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
+  flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
+  flags.DEFINE_integer("frame", 0, "Which frame of it, from 0.", flag_values=values)
+  flags.DEFINE_string("output_path", None, "The .ply to write.", required=True, flag_values=values)
+
+
+def _export(values: flags.FlagValues) -> None:
+  from silky_jax.apps import export, player
+
+  export.export_driven(player.open_avatar(values.checkpoint), values.flame_params, values.frame, values.output_path, say=print)
+
+
 COMMANDS: dict[str, Command] = {
+  "demo": Command("the bundled clip, or your video -> report.html, the whole way", _demo_flags, _demo, config="configs/silky.py:demo"),
   "preprocess": Command("video -> tracked dataset", _preprocess_flags, _preprocess),
   "train": Command("dataset -> avatar", _train_flags, _train, config="configs/silky.py"),
+  "eval": Command("avatar, dataset -> metrics.json: scores on held-out frames", _eval_flags, _eval),
+  "render": Command("avatar, motion -> video", _render_flags, _render),
+  "export": Command("avatar, one frame of motion -> .ply", _export_flags, _export),
 }
 
 
