@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 __all__ = ["bin_tiles"]
 
-_SATURATED = 2**30 - 1  # two of these still add up without wrapping int32
+_SATURATED = 2**30 - 1  # half of what int32 holds: room for the rounding of the float sum
 
 
 def bin_tiles(
@@ -18,7 +18,8 @@ def bin_tiles(
   order = jnp.argsort(_sortable(depths)).astype(jnp.int32)
   low, spans = _tile_boxes(means2d[order], radii[order], width, height, tile)
   counts = spans[:, 0] * spans[:, 1]
-  ends = lax.associative_scan(lambda a, b: jnp.minimum(a + b, _SATURATED), counts)
+  # The sum in floats is rough but cannot wrap: it says where the integers still can be trusted.
+  ends = jnp.where(jnp.cumsum(counts.astype(jnp.float32)) < _SATURATED, jnp.cumsum(counts, dtype=jnp.int32), _SATURATED)
   starts = ends - counts
   wanted = ends[-1]
 

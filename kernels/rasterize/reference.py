@@ -123,7 +123,7 @@ class _Blocks(NamedTuple):
   used: Int[Array, ""]  # blocks that hold any pair
 
   def take(self, block: Int[Array, ""], size: int) -> tuple[Int[Array, "g"], Int[Array, "g"], Int[Array, "g"]]:
-    return tuple(lax.dynamic_slice(array, (block * size,), (size,)) for array in (self.tiles, self.starts, self.counts))
+    return tuple(lax.dynamic_slice_in_dim(array, block * size, size) for array in (self.tiles, self.starts, self.counts))
 
 
 def _blocks(layout: Layout, tile_starts: Int[Array, "q"]) -> _Blocks:
@@ -194,10 +194,10 @@ def _composite(layout: Layout, splats: Float[Array, "n f"], pairs: Int[Array, "p
 
     start = (jnp.int32(0), _first_transmittance(block, area, splats.dtype), jnp.zeros((size, carried, area), splats.dtype))
     sums = lax.while_loop(lambda state: _unfinished(state[1]), body, start)[2]
-    return lax.dynamic_update_slice(tiles, sums, (index * size, 0, 0))
+    return lax.dynamic_update_slice_in_dim(tiles, sums, index * size, axis=0)
 
   tiles = jnp.zeros((blocks.tiles.shape[0], carried, area), splats.dtype)
-  return lax.fori_loop(0, blocks.used, one_block, tiles)[blocks.slots]
+  return lax.fori_loop(jnp.int32(0), blocks.used, one_block, tiles)[blocks.slots]
 
 
 def _first_transmittance(block, area: int, dtype: jnp.dtype) -> Float[Array, "g p"]:
@@ -237,7 +237,7 @@ def _composite_transposed(
     start = (jnp.int32(0), _first_transmittance(block, layout.tile**2, splats.dtype), remaining, gradient)
     return lax.while_loop(lambda state: _unfinished(state[1]), body, start)[3]
 
-  return lax.fori_loop(0, blocks.used, one_block, jnp.zeros_like(splats))
+  return lax.fori_loop(jnp.int32(0), blocks.used, one_block, jnp.zeros_like(splats))
 
 
 def _from_moments(rows: Float[Array, "g k f"], moments: Float[Array, "g k 6"]) -> Float[Array, "g k 6"]:
