@@ -14,7 +14,7 @@ from silky_jax.data.clips import Sequence
 from silky_jax.evaluation import reenact
 from silky_jax.evaluation.playback import RenderFrames, driving, take
 from silky_jax.flame import open_head
-from silky_jax.flame.assets import rig_hash
+from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.flame.model import flame_vertices
 from silky_jax.flame.regions import face_mask, vertex_mask
 from silky_jax.models.drive import frames_renderer

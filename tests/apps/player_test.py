@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_jax.flame.assets import rig_hash
 
 from silky_jax.apps import export, motions, player
 from silky_jax.config import UserError
 from silky_jax.data.memory import MemorySequence
 from silky_jax.evaluation.playback import driving, take
 from silky_jax.flame import open_head
+from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.flame.model import flame_vertices
 from silky_jax.gaussians import ply
 from silky_jax.types import Camera, Frame, Gaussians, Subject

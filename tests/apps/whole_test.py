@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_jax.flame.assets import rig_hash
 
 from silky_jax.apps import export, player, report, score, show
 from silky_jax.config import UserError
@@ -14,6 +13,7 @@ from silky_jax.data.video import probe_video
 from silky_jax.evaluation import follow, reenact
 from silky_jax.evaluation.protocol import EvalConfig
 from silky_jax.flame import open_head
+from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.gaussians import ply
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.training.checkpoint import Store, write_config
