@@ -35,6 +35,7 @@ from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
 from silky_jax.models.protocol import Aux, Avatar
 from silky_jax.nets.mlp import Network, conditioned_mlp, encode_positions, encoded_size
+from silky_jax.render.mesh import vertex_visibility
 from silky_jax.types import FlameRig, Frame, Gaussians, Prediction, Subject, Variables
 
 __all__ = ["SilkyConfig", "make"]
@@ -153,13 +154,19 @@ def _deform(config: SilkyConfig, variables: Variables, rig: FlameRig, frame: Fra
 
 def _surface(buffers: dict[str, Any], rig: FlameRig, frame: Frame) -> _Surface:
   """Anchors and carried frames on the posed rig."""
-  vertices, joints = flame_vertices(
-    rig, buffers["shape"], frame.expression, frame.pose, eyelids=frame.eyelids, offset=buffers["vertex_offset"]
-  )
+  vertices, joints = _posed(buffers, rig, frame)
   anchors = barycentric_points(vertices, rig.faces, buffers["faces"], buffers["barycentric"])
   axes = quaternion_from_matrix(face_frames(vertices, rig.faces[buffers["faces"]]).rotation)
   carried = quaternion_multiply(axes, quaternion_conjugate(buffers["axes"]))
-  return _Surface(anchors + frame.translation, carried, joints[HEAD_JOINT, :3, :3])
+  return _Surface(anchors, carried, joints[HEAD_JOINT, :3, :3])
+
+
+def _posed(buffers: dict[str, Any], rig: FlameRig, frame: Frame) -> tuple[Float[Array, "v 3"], Float[Array, "j 4 4"]]:
+  """The rig in the world, and its joint transforms (without the translation)."""
+  vertices, joints = flame_vertices(
+    rig, buffers["shape"], frame.expression, frame.pose, eyelids=frame.eyelids, offset=buffers["vertex_offset"]
+  )
+  return vertices + frame.translation, joints
 
 
 def _colors(
@@ -237,37 +244,47 @@ def _regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: 
 
 
 def _init(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject) -> Variables:
-  """Bind Gaussians to the rig's texels and give them a closed, grey surface on the subject's neutral head."""
-  dropped = _vertices_of(rig, config.drop_regions, "drop_regions")[np.asarray(rig.faces)].any(axis=1)
+  """Bind Gaussians to the rig's texels; the rig's layout decides how many, so this part is host code."""
+  corners = np.asarray(rig.faces)
+  dropped = _vertices_of(rig, config.drop_regions, "drop_regions")[corners].any(axis=1)
   sites = uv_sites(np.asarray(rig.uv), np.asarray(rig.uv_faces), size=config.uv_size, keep=~dropped)
-  faces, count = sites.faces, len(sites.faces)
-
-  limit = np.full(count, config.offset_limit, np.float32)
+  limit = np.full(len(sites.faces), config.offset_limit, np.float32)
   for name, value in config.region_offset_limits.items():
     inside = _vertices_of(rig, (name,), "region_offset_limits")
-    limit[inside[np.asarray(rig.faces)[faces]].all(axis=1)] = value
+    limit[inside[corners[sites.faces]].all(axis=1)] = value
+  fixed = {"faces": jnp.asarray(sites.faces), "barycentric": jnp.asarray(sites.barycentric), "offset_limit": jnp.asarray(limit)}
+  known = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), subject)
+  return jax.jit(functools.partial(_grow_from_sites, config))(key, rig, known, fixed)
 
-  shape, vertex_offset = jnp.asarray(subject.shape, jnp.float32), jnp.asarray(subject.offset, jnp.float32)
-  vertices, _ = flame_vertices(rig, shape, jnp.zeros_like(subject.mean_expression), jnp.zeros((5, 3)), offset=vertex_offset)
-  points = barycentric_points(vertices, jnp.asarray(rig.faces), jnp.asarray(faces), jnp.asarray(sites.barycentric))
-  axes = quaternion_from_matrix(face_frames(vertices, jnp.asarray(rig.faces)[faces]).rotation)
+
+def _vertices_of(rig: FlameRig, names: tuple[str, ...], setting: str) -> np.ndarray:
+  known = {*rig.region_names, *REGIONS}
+  for name in names:
+    if name not in known:
+      raise ConfigError(f"model.{setting}: no region {name!r}{closest(name, known)}")
+  with jax.ensure_compile_time_eval():  # also under `eval_shape`
+    return np.asarray(vertex_mask(rig, names))
+
+
+def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject, fixed: dict[str, Array]) -> Variables:
+  """A closed, grey surface of Gaussians on the subject's neutral head, and a network that does nothing yet."""
+  faces, count = fixed["faces"], fixed["faces"].shape[0]
+  vertices, _ = flame_vertices(rig, subject.shape, jnp.zeros_like(subject.mean_expression), jnp.zeros((5, 3)), offset=subject.offset)
+  points = barycentric_points(vertices, rig.faces, faces, fixed["barycentric"])
   squared, neighbours = nearest(points, points, _NEIGHBOURS, exclude_self=True)
   spacing = jnp.clip(jnp.mean(jnp.sqrt(squared), axis=1), 2 * config.smallest_deviation, config.largest_deviation)
-
   buffers = {
-    "faces": jnp.asarray(faces),
-    "barycentric": jnp.asarray(sites.barycentric),
+    **fixed,
     "regions": face_regions(rig)[faces],
     "alive": jnp.ones(count, bool),
-    "offset_limit": jnp.asarray(limit),
-    "axes": axes,
+    "axes": quaternion_from_matrix(face_frames(vertices, rig.faces[faces]).rotation),
     "neighbours": neighbours,
     "spacing": spacing,
     "encoding": encode_positions(points, frequencies=config.frequencies, scale=config.encoding_scale),
-    "shape": shape,
-    "vertex_offset": vertex_offset,
-    "mean_expression": jnp.asarray(subject.mean_expression, jnp.float32),
-    "expression_scale": jnp.sqrt(jnp.asarray(subject.expression_variance, jnp.float32) + _EXPRESSION_FLOOR**2),
+    "shape": subject.shape,
+    "vertex_offset": subject.offset,
+    "mean_expression": subject.mean_expression,
+    "expression_scale": jnp.sqrt(subject.expression_variance + _EXPRESSION_FLOOR**2),
   }
   # The face frame's normal is its second axis.
   widths = jnp.asarray([config.initial_width, config.initial_thickness, config.initial_width], jnp.float32)
@@ -282,16 +299,9 @@ def _init(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject) 
     gaussians["harmonics"] = jnp.zeros((count, (config.harmonics_degree + 1) ** 2 - 1, 3), jnp.float32)
   params: dict[str, Any] = {"gaussians": gaussians}
   if config.residual != "none":
-    condition = buffers["mean_expression"].shape[0] + 3 * (len(rig.parents) - 1) + 2
+    condition = subject.mean_expression.shape[0] + 3 * (len(rig.parents) - 1) + 2
     params["residual"] = _network(config, condition).init(key)
   return Variables(params=params, buffers=buffers)
-
-
-def _vertices_of(rig: FlameRig, names: tuple[str, ...], setting: str) -> np.ndarray:
-  for name in names:
-    if name not in {*rig.region_names, *REGIONS}:
-      raise ConfigError(f"model.{setting}: no region {name!r}{closest(name, {*rig.region_names, *REGIONS})}")
-  return np.asarray(vertex_mask(rig, names))
 
 
 def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Frame) -> Variables:
@@ -310,7 +320,8 @@ def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Fra
     column, row = jnp.floor(pixels).astype(jnp.int32).T
     inside = (row >= 0) & (row < frame.camera.height) & (column >= 0) & (column < frame.camera.width) & (depths > 0)
     facing = jax.nn.relu(jnp.sum(normals * towards, axis=-1) - 0.2)
-    weight = jnp.where(inside, facing * frame.mask.at[row, column].get(mode="clip"), 0.0)
+    open_view = vertex_visibility(_posed(buffers, rig, frame)[0], rig.faces, frame.camera)[rig.faces[buffers["faces"]]].all(axis=-1)
+    weight = jnp.where(inside & open_view, facing * frame.mask.at[row, column].get(mode="clip"), 0.0)
     return weight, weight[:, None] * frame.image.at[row, column].get(mode="clip")
 
   weights, colors = (jnp.sum(x, axis=0) for x in jax.lax.map(seen, frames))

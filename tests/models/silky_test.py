@@ -1,0 +1,176 @@
+"""The silky family: where its Gaussians are, how they turn, and what its limits hold."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from silky_jax.config import ConfigError
+from silky_jax.flame.model import flame_vertices
+from silky_jax.flame.regions import vertex_mask
+from silky_jax.geometry.mesh import face_normals
+from silky_jax.math.rotation import matrix_from_axis_angle, matrix_from_quaternion, quaternion_multiply
+from silky_jax.models.silky import SilkyConfig, make
+from silky_jax.types import Prediction
+
+CONFIG = SilkyConfig(uv_size=24, width=8, depth=2, frequencies=2)
+
+
+@pytest.fixture(scope="module")
+def avatar():
+  whole = make(CONFIG)
+  return whole._replace(deform=jax.jit(whole.deform), paint=jax.jit(whole.paint))
+
+
+@pytest.fixture(scope="module")
+def start(avatar, rig, subject):
+  return avatar.init(jax.random.key(0), rig, subject)
+
+
+@pytest.fixture(scope="module")
+def trained(start):
+  leaves, tree = jax.tree.flatten(start.params)
+  keys = jax.random.split(jax.random.key(3), len(leaves))
+  return start.replace(params=tree.unflatten([x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]))
+
+
+def _with(variables, **changes):
+  """Variables with some Gaussian parameters replaced."""
+  return variables.replace(params={**variables.params, "gaussians": {**variables.params["gaussians"], **changes}})
+
+
+def test_zero_network_gives_exactly_the_coarse_avatar(start, rig, make_frame):
+  fine, coarse = make(CONFIG), make(dataclasses.replace(CONFIG, residual="none"))
+  moved = _with(start, offset=start.params["gaussians"]["offset"] + 0.003, scale=start.params["gaussians"]["scale"] - 0.2)
+  without = moved.replace(params={"gaussians": moved.params["gaussians"]})
+  for seed in range(3):
+    # Without jit: two compiled programs may round differently.
+    both = fine.deform(moved, rig, make_frame(seed))[0], coarse.deform(without, rig, make_frame(seed))[0]
+    jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+def test_starts_on_the_posed_surface(avatar, start, rig, subject, make_frame):
+  frame = make_frame(4)
+  gaussians, aux = avatar.deform(start, rig, frame)
+  vertices, _ = flame_vertices(rig, subject.shape, frame.expression, frame.pose, eyelids=frame.eyelids)
+  corners = np.asarray(vertices + frame.translation)[np.asarray(rig.faces)[start.buffers["faces"]]]
+  expected = np.einsum("nk,nkc->nc", start.buffers["barycentric"], corners)
+  np.testing.assert_allclose(gaussians.means, expected, atol=1e-6)
+  np.testing.assert_allclose(aux["anchors"], expected, atol=1e-6)
+  np.testing.assert_array_equal(aux["local"], 0.0)
+
+
+def test_thin_axis_follows_the_triangle_normal(avatar, start, rig, subject, make_frame):
+  frame = make_frame(5)
+  gaussians, aux = avatar.deform(start, rig, frame)
+  vertices, _ = flame_vertices(rig, subject.shape, frame.expression, frame.pose, eyelids=frame.eyelids)
+  normals = np.asarray(face_normals(vertices, rig.faces))[start.buffers["faces"]]
+  values, axes = np.linalg.eigh(np.asarray(gaussians.covariances, np.float64))
+  assert np.abs(np.sum(axes[:, :, 0] * normals, axis=1)).min() > 0.999
+  # Standard deviations, not variances: 0.3 and 0.7 of the spacing.
+  spacing = np.asarray(start.buffers["spacing"])
+  np.testing.assert_allclose(np.sqrt(values), spacing[:, None] * [0.3, 0.7, 0.7], rtol=1e-3)
+  turned = matrix_from_quaternion(quaternion_multiply(aux["carried"], aux["quaternions"]))[:, :, 1]
+  assert np.sum(turned * normals, axis=1).min() > 0.999
+
+
+def test_head_rotation_moves_everything_rigidly(avatar, trained, rig, make_frame):
+  """A rotated head seen by a camera rotated along: the same colours, rotated means and covariances."""
+  frame = make_frame(6)
+  frame = frame.replace(pose=frame.pose.at[0].set(0.0))
+  turn = jnp.asarray([0.3, -0.5, 0.2])
+  rotation = matrix_from_axis_angle(turn)
+  # The root joint is not at the origin: rotating about it adds a shift.
+  pivot = flame_vertices(rig, trained.buffers["shape"], frame.expression, frame.pose.at[0].set(turn))[1][0, :3, 3]
+  rigid = jnp.eye(4).at[:3, :3].set(rotation).at[:3, 3].set(pivot - rotation @ frame.translation + frame.translation)
+  camera = frame.camera.replace(world_to_camera=frame.camera.world_to_camera @ jnp.linalg.inv(rigid))
+  before = avatar.deform(trained, rig, frame)[0]
+  after = avatar.deform(trained, rig, frame.replace(pose=frame.pose.at[0].set(turn), camera=camera))[0]
+  np.testing.assert_allclose(after.means, before.means @ rotation.T + rigid[:3, 3], atol=2e-6)
+  np.testing.assert_allclose(after.covariances, rotation @ before.covariances @ rotation.T, atol=1e-9, rtol=1e-3)
+  np.testing.assert_allclose(after.features, before.features, atol=1e-5)
+  np.testing.assert_allclose(after.opacities, before.opacities, atol=1e-6)
+
+
+def test_offsets_ride_with_the_head(avatar, start, rig, make_frame):
+  """A static offset is a constant in the carried frame."""
+  offset = 0.004 * jax.random.normal(jax.random.key(0), start.params["gaussians"]["offset"].shape)
+  for seed in (1, 2):
+    gaussians, aux = avatar.deform(_with(start, offset=offset), rig, make_frame(seed))
+    carried = np.asarray(matrix_from_quaternion(aux["carried"]))
+    local = np.einsum("nji,nj->ni", carried, np.asarray(gaussians.means - aux["anchors"]))
+    np.testing.assert_allclose(local, aux["offset"], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(carried), 1.0, atol=1e-5)
+
+
+def test_limits_hold_for_absurd_parameters(avatar, start, rig, make_frame):
+  wild = jax.tree.map(lambda leaf: leaf + 50.0 * jax.random.normal(jax.random.key(0), leaf.shape), start)
+  gaussians, aux = avatar.deform(start.replace(params=wild.params), rig, make_frame())
+  lengths = np.linalg.norm(aux["offset"], axis=1)
+  assert (lengths <= np.asarray(start.buffers["offset_limit"]) * (1 + 1e-5)).all() and lengths.max() > 0.9 * CONFIG.offset_limit
+  assert np.linalg.norm(aux["motion"], axis=1).max() <= CONFIG.motion_limit * (1 + 1e-5)
+  deviations = np.exp(np.asarray(aux["log_deviations"]))
+  assert deviations.min() >= 0.999 * CONFIG.smallest_deviation and deviations.max() <= 1.001 * CONFIG.largest_deviation
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gaussians))
+
+
+def test_regions_decide_where_gaussians_are_and_how_far_they_go(rig, start):
+  faces = np.asarray(rig.faces)[start.buffers["faces"]]
+  assert not np.asarray(vertex_mask(rig, ("torso", "eye_socket")))[faces].any()
+  scalp = np.asarray(vertex_mask(rig, ("scalp",)))[faces].all(axis=1)
+  limit = np.asarray(start.buffers["offset_limit"])
+  np.testing.assert_allclose(limit[scalp], 0.040)
+  np.testing.assert_allclose(limit[~scalp], 0.010)
+  assert 0 < scalp.sum() < len(scalp)
+
+
+def test_no_gaussian_of_the_eyes_and_mouth_is_forgotten(rig, subject):
+  variables = make(SilkyConfig(uv_size=96, residual="none", harmonics_degree=0)).init(jax.random.key(0), rig, subject)
+  regions = {rig.region_names[i] for i in np.asarray(variables.buffers["regions"])}
+  assert {"left_eyeball", "right_eyeball", "upper_teeth", "lower_teeth", "tongue", "mouth_interior"} & set(rig.region_names) <= regions
+
+
+def test_paint_takes_the_colour_of_what_is_seen(avatar, start, rig, make_frame):
+  frame = make_frame(strength=0.0)
+  image = jnp.where(jnp.arange(48)[None, :, None] < 24, jnp.asarray([0.9, 0.1, 0.1]), jnp.asarray([0.1, 0.1, 0.9]))
+  frames = jax.tree.map(lambda leaf: leaf[None], frame.replace(image=jnp.broadcast_to(image, (48, 48, 3))))
+  gaussians, aux = avatar.deform(avatar.paint(start, rig, frames), rig, frame)
+  middle = float(jnp.mean(rig.template[:, 0]))
+  front = np.asarray(aux["anchors"])[:, 2] > np.quantile(np.asarray(aux["anchors"])[:, 2], 0.8)
+  left, right = (front & (side * (np.asarray(aux["anchors"])[:, 0] - middle) > 0.03) for side in (-1, 1))
+  # The subject's left is on the right of the picture.
+  assert gaussians.features[left, 0].mean() > 0.8 and gaussians.features[right, 2].mean() > 0.8
+
+
+def test_terms(avatar, start, rig, make_frame):
+  def terms(variables):
+    frame = make_frame()
+    aux = jax.tree.map(lambda x: x[None, None], avatar.deform(variables, rig, frame)[1])
+    return avatar.regularize(variables, rig, frame, Prediction(None, None, None, aux))
+
+  zero = terms(start)
+  assert set(zero) == {"motion", "offset", "smoothness", "size", "color_change"}
+  np.testing.assert_allclose(list(zero.values()), 0.0, atol=1e-12)
+  # All Gaussians 1 mm off along x: as far as neighbours can tell, nothing happened.
+  shifted = terms(_with(start, offset=jnp.zeros_like(start.params["gaussians"]["offset"]).at[:, 0].set(1e-3)))
+  assert shifted["offset"] > 0 and shifted["smoothness"] < 1e-4 and shifted["motion"] == 0
+  # Deviations e times as long as twice the spacing.
+  close = start.replace(buffers={**start.buffers, "spacing": jnp.full_like(start.buffers["spacing"], 1e-3)})
+  wide = jnp.full_like(start.params["gaussians"]["scale"], np.log(2e-3) + 1)
+  np.testing.assert_allclose(terms(_with(close, scale=wide))["size"], 1.0, rtol=1e-4)
+
+
+def test_motion_is_reported_in_square_millimetres(avatar, start, rig, make_frame):
+  aux = jax.tree.map(lambda x: x[None, None], avatar.deform(start, rig, make_frame())[1])
+  aux["motion"] = jnp.zeros_like(aux["motion"]).at[..., 1].set(2e-3)
+  terms = avatar.regularize(start, rig, make_frame(), Prediction(None, None, None, aux))
+  np.testing.assert_allclose(terms["motion"], 4.0, rtol=1e-5)
+
+
+def test_refusals(rig, subject):
+  with pytest.raises(ConfigError, match="0 to 3, got 4"):
+    make(SilkyConfig(harmonics_degree=4))
+  with pytest.raises(ConfigError, match=r"drop_regions: no region 'torzo'; did you mean 'torso'"):
+    make(SilkyConfig(uv_size=8, drop_regions=("torzo",))).init(jax.random.key(0), rig, subject)
