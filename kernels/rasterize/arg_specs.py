@@ -20,7 +20,6 @@ class ArgSpec(NamedTuple):
 
 ARG_SPECS: dict[str, ArgSpec] = {
   "smoke": ArgSpec(n=40, width=32, height=32, tile=8, channels=3, ci=True),
-  "uneven": ArgSpec(n=200, width=45, height=29, tile=8, channels=3, ci=True),
   "large_tile": ArgSpec(n=200, width=45, height=29, tile=16, channels=4, ci=True),
   "one_channel": ArgSpec(n=60, width=19, height=33, tile=8, channels=1, ci=True),
   "features": ArgSpec(n=60, width=24, height=17, tile=8, channels=33, ci=True),
