@@ -3,7 +3,9 @@
 Flags say where and how; the config says what. A command imports what it needs when it runs, so that `--help` is quick.
 """
 
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +46,13 @@ def _preprocess(values: flags.FlagValues) -> None:
 
 
 def _train_flags(values: flags.FlagValues) -> None:
-  flags.DEFINE_string("data_dir", None, "A dataset that `preprocess` wrote; or `synthetic`.", required=True, flag_values=values)
+  flags.DEFINE_string(
+    "data_dir",
+    None,
+    "A dataset that `preprocess` wrote; or `synthetic`: a made-up person on the bundled head.",
+    required=True,
+    flag_values=values,
+  )
   flags.DEFINE_string("output_dir", None, "Folder of the run. An unfinished run in it is resumed.", required=True, flag_values=values)
   flags.DEFINE_string("init_from", None, "Folder of another run whose variables a fresh run starts from.", flag_values=values)
 
@@ -52,16 +60,14 @@ def _train_flags(values: flags.FlagValues) -> None:
 def _train(values: flags.FlagValues) -> None:
   from silky_jax.apps.player import find_rig
   from silky_jax.data.formats import native
+  from silky_jax.flame import open_head
   from silky_jax.training.experiment import ExperimentConfig
   from silky_jax.training.loop import train
-  from silky_jax.training.synthetic import synthetic_subject
+  from silky_jax.training.synthetic import synthetic_sequence
 
   config = ExperimentConfig.from_dict(values.config.to_dict())
-  if values.data_dir == "synthetic":
-    sequence, rig = synthetic_subject()
-  else:
-    sequence = native.read(values.data_dir)
-    rig = find_rig(sequence.rig_name, sequence.rig_hash)
+  sequence = synthetic_sequence(open_head.load()[0]) if values.data_dir == "synthetic" else native.read(values.data_dir)
+  rig = find_rig(sequence.rig_name, sequence.rig_hash)
   train(config, sequence, rig, values.output_dir, init_from=values.init_from)
 
 
@@ -249,12 +255,20 @@ def _read_flags(values: flags.FlagValues, words: Sequence[str]) -> list[str]:
 
 
 def _cache_dir() -> str:
-  base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-  return os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(base) / "silky_jax" / "compiled")
+  """Per user and kind of machine: a program compiled for one CPU may not run on another."""
+  if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    return chosen
+  cpu = Path("/proc/cpuinfo")
+  flags_line = next((line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))), "") if cpu.is_file() else ""
+  machine = f"{platform.machine()}-{hashlib.sha256(f'{platform.platform()}{flags_line}'.encode()).hexdigest()[:8]}"
+  return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "silky_jax" / "compiled" / machine)
 
 
 def _start_jax(values: flags.FlagValues) -> None:
   """Keep compiled programs between runs: most of a short run's time is compiling."""
+  if not values.verbose:
+    # XLA prints an error of two thousand characters for every CPU program from the cache, over two tuning hints that change nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   import jax
 
   if values.compile_cache:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from silky_jax.data.memory import MemorySequence
+from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.flame.model import flame_vertices
 from silky_jax.geometry import camera as cameras
 from silky_jax.models.drive import frames_renderer
@@ -17,16 +18,13 @@ __all__ = ["synthetic_sequence"]
 _FPS = 25.0
 
 
-def synthetic_sequence(
-  rig: FlameRig, rig_hash: str, *, frames: int = 40, size: int = 64, seed: int = 0, uv_size: int = 40
-) -> MemorySequence:
+def synthetic_sequence(rig: FlameRig, *, frames: int = 40, size: int = 64, seed: int = 0, uv_size: int = 96) -> MemorySequence:
   """A person who turns the head, talks and blinks, smoothly and never twice the same.
 
   The last fifth of the frames is held out as "heldout_tail", behind two guard frames.
 
   Args:
     rig: the head.
-    rig_hash: of the rig, for the sequence's header.
     frames: how many, at 25 per second.
     size: px, square.
     seed: of the person and of the motion.
@@ -59,7 +57,7 @@ def synthetic_sequence(
   }
   expression = driven.expression[splits["train"]]
   seen = jax.tree.map(np.asarray, subject.replace(mean_expression=expression.mean(axis=0), expression_variance=expression.var(axis=0)))
-  return MemorySequence(driven, splits, seen, rig.name, rig_hash, _FPS)
+  return MemorySequence(driven, splits, seen, rig.name, rig_hash(rig), _FPS)
 
 
 def _camera(rig: FlameRig, subject: Subject, size: int) -> Camera:
