@@ -149,7 +149,7 @@ def evaluate(
     photos = _on(target.image, target.mask, background)
     pictures = np.stack(list(play(render, target.frames, batch=config.batch)))
     shown = {AVATAR: _Shown(pictures, pictures)} | _photographs(sequence, target, background, config)
-    shown |= {name: _Shown(spoiled, spoiled) for name, spoiled in _spoiled(photos, config).items()}
+    shown |= _spoiled(target, photos, background, config)
     pairs = scores.successive_pairs(chosen, np.asarray(sequence.splits.get("repeat", ())))
     metrics[split] = {name: _result(Means.empty(), split, 0, 0, 0, background, config) for name in BASELINES}
     for name, what in shown.items():
@@ -184,12 +184,14 @@ def _photographs(sequence: Sequence, target: Truth, background: np.ndarray, conf
   return {name: _Shown(_on(image, target.mask, background), _on(image, mask, background)) for name, (image, mask) in photographs.items()}
 
 
-def _spoiled(photos: np.ndarray, config: EvalConfig) -> dict[str, np.ndarray]:
-  return {
-    "truth_shifted_1px": baselines.shift(photos, 1),
-    "truth_shifted_2px": baselines.shift(photos, 2),
-    "truth_blurred": bytes_of(blur(photos, config.blur)),
+def _spoiled(target: Truth, photos: np.ndarray, background: np.ndarray, config: EvalConfig) -> dict[str, _Shown]:
+  """The calibration, cut like the baselines: by the truth's mask inside it, with its own moved outline for the whole."""
+  changes = {
+    "truth_shifted_1px": lambda images: baselines.shift(images, 1),
+    "truth_shifted_2px": lambda images: baselines.shift(images, 2),
+    "truth_blurred": lambda images: bytes_of(blur(images, config.blur)),
   }
+  return {name: _Shown(_on(change(target.image), target.mask, background), change(photos)) for name, change in changes.items()}
 
 
 def _on(images: np.ndarray, masks: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -236,6 +238,7 @@ def _result(
     "crop": "the dataset's static head crop",
     "mask": "soft head-and-neck mask as weight; SSIM and LPIPS: outside the mask both pictures show the truth",
     "truth": "the photograph, composited on the background outside its mask",
+    "outline": "the avatar brings its own; photographs (baselines, calibration) are given the truth's inside the mask",
     "resolution": side,
     "background": [float(x) for x in background],
     "data_range": 1.0,

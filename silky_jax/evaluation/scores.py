@@ -31,7 +31,7 @@ __all__ = [
 
 MOUTH = (11, 12, 13)  # labels of CelebAMask-HQ: inside of the mouth, upper lip, lower lip
 EYES = (4, 5)
-_WINDOW = 11  # px, with sigma 1.5: Wang et al. 2004, and what scikit-image and dm-pix call the standard
+_WINDOW, _SIGMA = 11, 1.5  # px: Wang et al. 2004, and what scikit-image and dm-pix call the standard
 _FLOOR = 1e-10  # of squared error: equal pictures score 100 dB, not infinity
 _SMALLEST_REGION = 12.0  # px of mask weight; below it a region's score says nothing
 _LONGEST_GAP = 5  # frames, 0.2 s at 25 fps: two scored frames further apart are not one motion
@@ -106,10 +106,27 @@ def ssim(predicted: Float[Array, "t h w c"], target: Float[Array, "t h w c"], ma
     -1..1 per picture; NaN where the mask weighs less than 12 px.
   """
   inner = mask[:, _WINDOW // 2 : -(_WINDOW // 2), _WINDOW // 2 : -(_WINDOW // 2)]
-  similarity = jnp.mean(dm_pix.ssim(predicted, target, return_map=True), axis=-1)
+  similarity = jnp.mean(dm_pix.ssim(predicted, target, return_map=True, filter_fn=_window), axis=-1)
   weight = jnp.sum(inner, axis=(-2, -1))
   mean = jnp.sum(inner * similarity, axis=(-2, -1)) / jnp.maximum(weight, _SMALLEST_REGION)
   return jnp.where(weight < _SMALLEST_REGION, jnp.nan, mean)
+
+
+def _window(image: Float[Array, "t h w c"]) -> Float[Array, "t y x c"]:
+  """The Gaussian window where it fits whole, as two products with banded matrices: ten times dm-pix's own speed on a CPU."""
+  rows, columns = (jnp.asarray(_band(size)) for size in image.shape[1:3])
+  exact = jax.lax.Precision.HIGHEST  # variances are differences of nearly equal numbers
+  return jnp.einsum("xw,tywc->tyxc", columns, jnp.einsum("yh,thwc->tywc", rows, image, precision=exact), precision=exact)
+
+
+@functools.cache
+def _band(size: int) -> np.ndarray:
+  """[size - 10, size]: row i is the normalised window over pixels i .. i + 10."""
+  taps = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / _SIGMA) ** 2)
+  matrix = np.zeros((size - _WINDOW + 1, size), np.float32)
+  for i in range(len(matrix)):
+    matrix[i, i : i + _WINDOW] = taps / taps.sum()
+  return matrix
 
 
 def _among(parts: UInt8[Array, "t h w"], labels: tuple[int, ...]) -> Float[Array, "t h w"]:

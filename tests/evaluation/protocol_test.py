@@ -63,8 +63,9 @@ def test_means_are_those_of_single_frames(evaluation):
   sequence, result = evaluation
   frames = sequence.frames(sequence.splits["heldout_tail"])
   mask = jnp.asarray(np.round(frames.mask * 255) / 255, jnp.float32)
-  truth = scores.composite(jnp.asarray(frames.image), mask, jnp.asarray(BACKGROUND))
-  each = scores.psnr(jnp.concatenate([truth[:, :, :1], truth[:, :, :-1]], axis=2), truth, mask)
+  photo, behind = jnp.asarray(frames.image), jnp.asarray(BACKGROUND)
+  moved = jnp.concatenate([photo[:, :, :1], photo[:, :, :-1]], axis=2)
+  each = scores.psnr(scores.composite(moved, mask, behind), scores.composite(photo, mask, behind), mask)
   assert result.metrics["heldout_tail"]["truth_shifted_1px"]["psnr"] == pytest.approx(float(jnp.mean(each)), abs=0.01)
   assert result.psnr["heldout_tail"].shape == (9,) == result.indices["heldout_tail"].shape
   assert result.renders["heldout_tail"].shape == (9, 48, 48, 3)
