@@ -53,20 +53,14 @@ def corner():
 
 
 def around_the_camera():
-  """Gaussians behind the camera, across its plane, just past the near distance and far outside the field of view."""
+  """Gaussians behind the camera, on its plane, just past the near distance, and beside the picture where the Jacobian is clamped."""
   scene = shell(seed=4)
   # In the frame of view(angle=0, distance=0.5) the camera sits at z = 0.5 and looks along -z.
-  scene.means[:8] = [
-    [0.01, 0, 0.7],
-    [0, 0.01, 0.52],
-    [0, 0, 0.5],
-    [0.002, 0, 0.489],
-    [0, 0.001, 0.48],
-    [0.3, 0, 0.4],
-    [0, -0.4, 0.3],
-    [0, 0, 3.0],
-  ]
-  scene.deviations[:8] = 0.004
+  scene.means[:5] = [[0.01, 0, 0.7], [0, 0.01, 0.52], [0, 0, 0.5], [0.002, 0, 0.489], [0, 0.001, 0.48]]
+  scene.deviations[:5] = 0.004
+  # Right, left, below, above: 15 px outside at a depth of 0.1, and wide enough to reach in.
+  scene.means[5:9] = [[0.06, 0, 0.4], [-0.05, 0, 0.4], [0, -0.042, 0.4], [0, 0.048, 0.4]]
+  scene.deviations[5:9] = [0.01, 0.015, 0.02]
   return scene
 
 
