@@ -238,7 +238,7 @@ class _Run:
   def _save(self) -> None:
     if int(self.state.step) in self.store.steps():
       return
-    camera = _pick(self.drivers.camera, self.plan.frames[0])
+    camera = _pick(self.drivers.camera, int(self.plan.frames[0]))
     identity = {"rig_name": self.sequence.rig_name, "rig_hash": self.sequence.rig_hash, "camera": camera, "fps": self.sequence.fps}
     self.store.save(self.state, family=self.config.family, capacity=self.capacity, **identity)
 
@@ -289,4 +289,4 @@ def _size(tree: PyTree) -> int:
 def _peak() -> float:
   """Bytes: of the device where it can tell, else of the process."""
   stats = jax.devices()[0].memory_stats() or {}
-  return stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+  return float(stats.get("peak_bytes_in_use", 0) or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

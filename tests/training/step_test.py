@@ -1,0 +1,179 @@
+"""The train step, on a toy family that compiles fast: terms, stages, backgrounds, traces, broken gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from silky_jax.config import ConfigError
+from silky_jax.data.clips import Batch
+from silky_jax.geometry import camera as cameras
+from silky_jax.models.protocol import Avatar
+from silky_jax.render.pipeline import RenderConfig
+from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
+from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, make_train_step, part_table, stages
+from silky_jax.types import Frame, Gaussians, Variables
+
+SIZE, COUNT = 16, 12
+RENDER = RenderConfig(capacity=1024)
+
+
+def _toy(counts=None):
+  """Twelve Gaussians whose colours and places are trained; the head shifts by the frame's translation."""
+
+  def init(key, rig, subject):
+    places = jax.random.uniform(key, (COUNT, 3), minval=-0.1, maxval=0.1)
+    return Variables({"places": places, "colors": jnp.full((COUNT, 3), 0.5)}, {"alive": jnp.ones(COUNT, bool)})
+
+  def deform(variables, rig, frame):
+    if counts is not None:
+      counts.append(1)
+    means = variables.params["places"] + frame.translation
+    covariances = jnp.broadcast_to(4e-4 * jnp.eye(3), (COUNT, 3, 3))
+    return Gaussians(means, covariances, jnp.full(COUNT, 0.8), variables.params["colors"]), {"means": means}
+
+  def regularize(variables, rig, clip, prediction):
+    speed = jnp.diff(prediction.aux["means"], axis=1)
+    return {"size": jnp.mean(variables.params["places"] ** 2), "still": jnp.mean(speed**2) if speed.size else jnp.zeros(())}
+
+  return Avatar(init, deform, regularize, clip_terms=("still",))
+
+
+def _frames(shape, size):
+  camera = cameras.from_focal(cameras.look_at(jnp.asarray([0.0, 0.0, 1.0]), jnp.zeros(3)), 3.0 * SIZE, width=SIZE, height=SIZE)
+  random = np.random.default_rng(0)
+  full = {"image": random.uniform(size=(*shape, size, size, 3)), "mask": random.uniform(size=(*shape, size, size))}
+  zero = jnp.zeros(shape, jnp.int32)
+  return Frame(
+    index=zero,
+    time=jnp.zeros(shape),
+    shot=zero,
+    timestep=zero,
+    view=zero,
+    camera=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), camera),
+    expression=jnp.zeros((*shape, 2)),
+    pose=jnp.zeros((*shape, 5, 3)),
+    eyelids=jnp.zeros((*shape, 2)),
+    translation=jnp.asarray(random.uniform(-0.02, 0.02, (*shape, 3)), jnp.float32),
+    image=jnp.asarray(full["image"], jnp.float32),
+    mask=jnp.asarray(full["mask"], jnp.float32),
+    parts=jnp.asarray(random.integers(0, 19, (*shape, size, size)), jnp.uint8),
+    landmarks=jnp.zeros((*shape, 0, 2)),
+    valid=jnp.ones(shape, bool),
+  )
+
+
+def _batch(clips=1, length=1, rendered=1):
+  clip, target = _frames((clips, length), 0), _frames((clips, rendered), SIZE)
+  places = jnp.tile(jnp.arange(rendered, dtype=jnp.int32), (clips, 1))
+  target = target.replace(translation=clip.translation[:, :rendered])
+  return Batch(clip, target, places)
+
+
+def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, jit=True):
+  avatar = avatar or _toy()
+  optimizer = make_optimizer(OptimizerConfig(rates={"places": (1e-3, 1e-3), "colors": (1e-2, 1e-2)}), steps=100)
+  config = StepConfig(weights or {"huber": 1.0}, regularizers or {}, part_table({}), background, RENDER)
+  step = make_train_step(avatar, optimizer, config)
+  step = jax.jit(step) if jit else step
+  state = create_state(avatar.init(jax.random.key(0), None, None), optimizer, seed=0)
+  batch = _batch() if batch is None else batch
+  history = []
+  for _ in range(steps):
+    state, metrics = step(state, None, batch, {})
+    history.append(metrics)
+  return state, history
+
+
+def test_learns_and_logs_every_term_unweighted():
+  weights = {"huber": 1.0, "l1": 0.5, "ssim": 0.2, "alpha": 0.1}
+  state, history = _run(steps=30, weights=weights, regularizers={"size": 0.3})
+  assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+  assert {*weights, "size", "loss", "psnr", "gradient_norm", "pairs", "overflow", "skipped"} == set(history[0])
+  for metrics in history[:2]:
+    expected = sum(weight * metrics[name] for name, weight in {**weights, "size": 0.3}.items())
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+  assert int(state.step) == 30
+
+
+def test_a_term_without_weight_is_not_computed():
+  assert set(_run()[1][0]) == {"huber", "loss", "psnr", "gradient_norm", "pairs", "overflow", "skipped"}
+
+
+def test_one_trace_for_three_steps():
+  counts = []
+  state, _ = _run(_toy(counts), steps=3)
+  assert len(counts) == 1
+  assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+
+def test_only_rendered_frames_are_deformed_unless_a_term_looks_across_time():
+  shapes = []
+
+  def spying(avatar):
+    def deform(variables, rig, frame):
+      shapes.append(frame.translation.shape)
+      return avatar.deform(variables, rig, frame)
+
+    def regularize(variables, rig, clip, prediction):
+      shapes.append(prediction.aux["means"].shape)
+      return avatar.regularize(variables, rig, clip, prediction)
+
+    return avatar._replace(deform=deform, regularize=regularize)
+
+  batch = _batch(clips=2, length=5, rendered=2)
+  plain = _run(spying(_toy()), batch=batch, regularizers={"size": 1.0})[1][0]
+  assert shapes[-1] == (2, 2, COUNT, 3)
+  across = _run(spying(_toy()), batch=batch, regularizers={"size": 1.0, "still": 1.0})[1][0]
+  assert shapes[-1] == (2, 5, COUNT, 3)
+  np.testing.assert_allclose(plain["huber"], across["huber"], rtol=1e-6)
+  assert across["still"] > 0
+
+
+def test_background_is_fixed_or_a_function_of_key_and_step():
+  losses = {
+    name: [float(m["huber"]) for m in _run(steps=1, background=color)[1]]
+    for name, color in (("w", (1.0, 1.0, 1.0)), ("k", (0.0, 0.0, 0.0)))
+  }
+  assert losses["w"] != losses["k"]
+  first, second = (_run(steps=2, background=None)[1] for _ in range(2))
+  assert [float(m["huber"]) for m in first] == [float(m["huber"]) for m in second]
+
+
+def test_a_broken_gradient_changes_nothing_but_the_count():
+  broken = _batch()
+  broken = broken._replace(target=broken.target.replace(image=broken.target.image.at[0, 0, 3, 3, 0].set(jnp.nan)))
+  avatar = _toy()
+  state, history = _run(avatar, batch=broken)
+  start = avatar.init(jax.random.key(0), None, None)
+  jax.tree.map(np.testing.assert_array_equal, state.variables, start)
+  assert int(state.step) == 1 and float(history[0]["skipped"]) == 1.0
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_stats_keep_the_largest():
+  state, history = _run(steps=3)
+  assert int(state.stats["pairs"]) == max(int(m["pairs"]) for m in history) > 0
+
+
+def test_unknown_regularizer():
+  with pytest.raises(ConfigError, match="no term 'sise'; did you mean 'size'"):
+    _run(regularizers={"sise": 1.0})
+
+
+def test_stages_are_cut_where_terms_join():
+  config = LossConfig(huber=Term(1.0), perceptual=Term(0.1, 0.5), ssim=Term(0.0, 0.3), regularizers={"size": Term(2.0, 0.25)})
+  got = stages(config, 100)
+  assert [stage.start for stage in got] == [0, 25, 50]
+  assert [set(stage.weights) for stage in got] == [{"huber"}, {"huber"}, {"huber", "perceptual"}]
+  assert [stage.regularizers for stage in got] == [{}, {"size": 2.0}, {"size": 2.0}]
+
+
+def test_stage_refusals():
+  with pytest.raises(ConfigError, match="4 compiled steps; at most 3"):
+    stages(LossConfig(ssim=Term(1.0, 0.1), l1=Term(1.0, 0.2), alpha=Term(1.0, 0.3)), 100)
+  with pytest.raises(ConfigError, match=r"losses\.regularizers\.size"):
+    stages(LossConfig(regularizers={"size": Term(-1.0)}), 100)
+  with pytest.raises(ConfigError, match="no label 'moth'"):
+    part_table({"moth": 1.0})
+  assert part_table({"nose": 2.0})[10] == 2.0
