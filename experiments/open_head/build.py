@@ -23,6 +23,7 @@ _COMPONENTS = flags.DEFINE_integer("components", 80, "Identity components to kee
 
 # Weights of the inner product of the principal components, by region; the rest counts 1.
 _COMPONENT_WEIGHTS = {"torso": 0.05, "neck": 0.3, "scalp": 0.6, "eye_socket": 0.05, "mouth_interior": 0.1, "tongue": 0.05}
+_LANDMARK_HEADS = 9  # random people whose pictures the landmark model sees besides the mean head
 _SEPARATE = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight")
 
 
@@ -99,7 +100,10 @@ def main(argv):
 
   uv, uv_faces = atlas.layout(template, cut, regions, iterations=4000)
   posed = _pose(template, joints[2], weights[:, 2], jaw_basis)
-  face, barycentric, report = landmarks.embed_mediapipe(posed, template, cut.faces, regions, joints[3:], cut.mirror)
+  others = np.random.default_rng(1).normal(scale=0.8, size=(_LANDMARK_HEADS, basis.shape[-1]))
+  people = np.concatenate([template[None], template + np.einsum("vck,nk->nvc", basis, others)])
+  centres = np.einsum("jv,nvc->njc", regressor[3:], people)
+  face, barycentric, report = landmarks.embed_mediapipe(posed, people, centres, cut.faces, regions, cut.mirror)
   ibug_face, ibug_barycentric = landmarks.embed_ibug(face, barycentric)
 
   arrays = {

@@ -1,9 +1,9 @@
 """The 478 MediaPipe points and the 68 iBUG points on the open head.
 
-Shaded pictures of the painted head from several sides go through the landmark model; each point is lifted back to the surface through
-the z-buffer; lifts are averaged over views with the squared cosine of incidence, robustly; left and right are made to agree. Lid and lip
-contours are snapped to the rims that the pictures show: skin against eyeball, lip against the inside of the open mouth. Irises are
-placed on the eyeballs.
+Shaded pictures of painted heads from several sides go through the landmark model; each point is lifted back to the surface through the
+z-buffer; lifts are averaged over people and views with the squared cosine of incidence, robustly; left and right are made to agree. Lid
+and lip contours are snapped to the rims that the pictures show: skin against eyeball, lip against the inside of the open mouth. Irises
+are placed on the eyeballs.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,9 @@ from silky_jax.types import Camera
 
 __all__ = ["IBUG_FROM_MEDIAPIPE", "LIDS", "LIPS", "closest_points", "embed_ibug", "embed_mediapipe"]
 
-VIEWS = [(yaw, pitch) for pitch in (-12, 0, 12) for yaw in (-30, -20, -10, 0, 10, 20, 30)]
-_SIZE = 768
+VIEWS = [(yaw, pitch) for pitch in (-12, 0, 12) for yaw in (-30, -15, 0, 15, 30)]
+_SIZE = 640
+_MIDDLE = 0.02  # metres from the middle line within which every view counts
 
 # Contours of MediaPipe's mesh, from the subject's right corner to the left one, both corners included.
 LIPS = {
@@ -47,7 +48,18 @@ IBUG_FROM_MEDIAPIPE = (
   *(78, 82, 13, 312, 308, 317, 14, 87),
 )
 _IRISES = {"right": (468, 469, 470, 471, 472), "left": (473, 474, 475, 476, 477)}
-_HIDDEN = {"eye_socket", "mouth_interior", "upper_teeth", "lower_teeth", "tongue", "left_eyeball", "right_eyeball", "torso"}
+_HIDDEN = {
+  "left_ear",
+  "right_ear",
+  "eye_socket",
+  "mouth_interior",
+  "upper_teeth",
+  "lower_teeth",
+  "tongue",
+  "left_eyeball",
+  "right_eyeball",
+  "torso",
+}
 
 
 def _detect(image: np.ndarray, detector) -> np.ndarray | None:
@@ -162,15 +174,40 @@ def _pairs(points: np.ndarray) -> np.ndarray:
   return pair
 
 
-def embed_mediapipe(pose: Callable, template: np.ndarray, faces: np.ndarray, regions: np.ndarray, eyes: np.ndarray, mirror: np.ndarray):
+def _lifted_points(heads, eyes, template, faces, regions, detector) -> tuple[np.ndarray, np.ndarray]:
+  """Landmarks of every head and view, carried to the template by face and weights: points [n, 478, 3], weights [n, 478]."""
+  names = np.array(REGIONS)[regions]
+  ball = np.isin(names, ["left_eyeball", "right_eyeball"]).astype(float)
+  colours, device_faces = palette(regions, REGIONS), jnp.asarray(faces, jnp.int32)
+  points, weights, yaws = [], [], []
+  for head, head_eyes in zip(heads, eyes, strict=True):
+    vertices = jnp.asarray(head, jnp.float32)
+    for yaw, pitch in VIEWS:
+      camera = orbit(yaw, pitch, size=_SIZE, distance=0.9, span=0.33)
+      pixels = _detect(shade(vertices, faces, colours, camera, paint=Paint(head, ball, head_eyes)), detector)
+      if pixels is not None:
+        face, barycentric, cosine = _lift(pixels, vertices, device_faces, camera)
+        points.append(np.einsum("lk,lkc->lc", barycentric, template[faces[np.maximum(face, 0)]]))
+        weights.append(np.where(cosine > 0.2, cosine**2, 0))
+        yaws.append(yaw)
+  points, weights = np.stack(points), np.stack(weights)
+  # On the far side of a turned head the outline slides over the cheek: points off the middle are read from the front and their own side.
+  side = np.median(points[..., 0], axis=0)
+  far = (np.array(yaws)[:, None] * np.sign(side) < 0) & (np.abs(side) > _MIDDLE)
+  return points, np.where(far, 0, weights)
+
+
+def embed_mediapipe(
+  pose: Callable, heads: np.ndarray, eyes: np.ndarray, faces: np.ndarray, regions: np.ndarray, mirror: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
   """Embedding of the 478 points.
 
   Args:
-    pose: jaw angle in radians -> posed vertices [v, 3].
-    template: [v, 3] metres.
+    pose: jaw angle in radians -> posed vertices [v, 3] of the template.
+    heads: [n, v, 3] metres, the template first, then other people: their mean wipes out what the model makes of one face.
+    eyes: [n, 2, 3] eyeball centres of each, left first.
     faces: [f, 3].
     regions: [v] into REGIONS.
-    eyes: [2, 3] eyeball centres, left first.
     mirror: [v].
 
   Returns:
@@ -181,20 +218,8 @@ def embed_mediapipe(pose: Callable, template: np.ndarray, faces: np.ndarray, reg
   detector = mediapipe.solutions.face_mesh.FaceMesh(
     static_image_mode=True, refine_landmarks=True, max_num_faces=1, min_detection_confidence=0.3
   )
-  names = np.array(REGIONS)[regions]
-  paint = Paint(template, np.isin(names, ["left_eyeball", "right_eyeball"]).astype(float), eyes)
-  colours = palette(regions, REGIONS)
-  device_faces = jnp.asarray(faces, jnp.int32)
-  points, weights = [], []
-  neutral = jnp.asarray(pose(0.0), jnp.float32)
-  for yaw, pitch in VIEWS:
-    camera = orbit(yaw, pitch, size=_SIZE, distance=0.9, span=0.33)
-    pixels = _detect(shade(neutral, faces, colours, camera, paint=paint), detector)
-    if pixels is not None:
-      face, barycentric, cosine = _lift(pixels, neutral, device_faces, camera)
-      points.append(np.einsum("lk,lkc->lc", barycentric, template[faces[np.maximum(face, 0)]]))
-      weights.append(np.where(cosine > 0.2, cosine**2, 0))
-  points, weights = np.stack(points), np.stack(weights)
+  template, names = heads[0], np.array(REGIONS)[regions]
+  points, weights = _lifted_points(heads, eyes, template, faces, regions, detector)
   mean = _robust_mean(points, weights)
   spread = np.sqrt((weights[..., None] * (points - mean) ** 2).sum((0, 2)) / np.maximum(weights.sum(0), 1e-9))
   pair = _pairs(mean)
@@ -203,14 +228,17 @@ def embed_mediapipe(pose: Callable, template: np.ndarray, faces: np.ndarray, reg
   face, barycentric = closest_points(symmetric, template, faces, allowed)
   moved = np.linalg.norm(np.einsum("lk,lkc->lc", barycentric, template[faces[face]]) - symmetric, axis=1)
   report = {
-    "views_found": len(points),
-    "spread_over_views_mm_median": float(np.median(spread) * 1e3),
+    "pictures": len(heads) * len(VIEWS),
+    "found": len(points),
+    "spread_mm_median": float(np.median(spread) * 1e3),
     "asymmetry_mm_median": float(np.median(np.linalg.norm(mean - mean[pair] * [-1, 1, 1], axis=1)) / 2 * 1e3),
-    "moved_to_surface_mm_max": float(moved[:468].max() * 1e3),
+    "moved_to_surface_mm_median": float(np.median(moved[:468]) * 1e3),
   }
-  report |= _snap_lids(face, barycentric, symmetric, neutral, device_faces, regions, eyes)
-  report |= _snap_lips(face, barycentric, pose, device_faces, regions, colours, paint, detector)
-  _place_irises(face, barycentric, points, weights, template, faces, names, eyes)
+  device_faces = jnp.asarray(faces, jnp.int32)
+  report |= _snap_lids(face, barycentric, symmetric, jnp.asarray(template, jnp.float32), device_faces, regions, eyes[0])
+  paint = Paint(template, np.isin(names, ["left_eyeball", "right_eyeball"]).astype(float), eyes[0])
+  report |= _snap_lips(face, barycentric, pose, device_faces, regions, palette(regions, REGIONS), paint, detector)
+  _place_irises(face, barycentric, points, weights, template, faces, names, eyes[0])
   _symmetrise(face, barycentric, pair, template, faces, mirror)
   return face.astype(np.int32), barycentric.astype(np.float32), report
 
@@ -223,9 +251,8 @@ def _snap_lids(face, barycentric, symmetric, vertices, faces, regions, eyes) -> 
     pixels = np.asarray(project(jnp.asarray(symmetric, jnp.float32), camera)[0])
     for where in ("upper", "lower"):
       contour = LIDS[f"{side}_{where}"]
-      for place, index in enumerate(contour):
-        corner = place in (0, len(contour) - 1)
-        face[index], barycentric[index], distance = rim.snap(pixels[index], "corner" if corner else where)
+      for index in contour[1:-1]:  # the corners lie beyond the last visible bit of the eyeball and stay where they were lifted
+        face[index], barycentric[index], distance = rim.snap(pixels[index], where)
         distances.append(distance * 60 / 1024)
   return {"lids_snapped_mm_mean": float(np.mean(distances)), "lids_snapped_mm_max": float(np.max(distances))}
 

@@ -48,11 +48,11 @@ _SIDEWAYS = re.compile(r"^(head-angle|(nose|mouth|neck)-trans-(in|out))")
 # A target is the end of a slider; how far real people go along it is set by its largest displacement, so that no slider counts for more
 # than its size in mm. Chosen so that the spread of landmarks after similarity alignment is that of real faces (docs/open_head.md).
 _LARGEST = (
-  (r"head-scale|head-fat", 4.5),
-  (r"head", 2.4),
+  (r"head-scale|head-fat", 5.0),
+  (r"head", 2.6),
   (r"neck|measure-neck", 3.0),
   (r"[lr]-ear", 2.5),
-  (r"", 2.2),
+  (r"", 2.4),
 )  # mm, sd; first match counts
 _MOST = 0.3  # largest sd of an amplitude
 
