@@ -279,20 +279,20 @@ def _follow(metrics: Mapping[str, Any], curves: Mapping[str, Any]) -> str:
     return ""
   words = (
     f"Correlation with the truth over {row['frames']} of {row['of']} held-out frames: lips {_number(row['lips'], 3)}, lids "
-    f"{_number(row['lids'], 3)}. Openings in face widths, measured on photographs and renders alike. In "
+    f"{_number(row['lids'], 3)}. Openings in per cent of the face width, measured on photographs and renders alike. In "
     f"{row['avatar_without_face']} renders the landmark model found no face."
   )
   charts = []
   for split, curve in curves.get("follow", {}).items():
     for part in ("lips", "lids"):
-      series = {"truth": _floats(curve[f"{part}_truth"]), "avatar": _floats(curve[f"{part}_avatar"])}
+      series = {who: _percent(curve[f"{part}_{who}"]) for who in ("truth", "avatar")}
       title = f"{_SPLITS.get(split, split)}: {part}"
       charts.append(f"<div>{line_chart(title, list(range(len(series['truth']))), series, x_label='scored frame', width=520)}</div>")
   return _section("Does it follow the face?", f"<p>{_text(words)}</p><div class='row'>{''.join(charts)}</div>")
 
 
-def _floats(values: Sequence[float | None]) -> list[float]:
-  return [float("nan") if v is None else float(v) for v in values]
+def _percent(values: Sequence[float | None]) -> list[float]:
+  return [float("nan") if v is None else 100.0 * v for v in values]
 
 
 def _training(run_dir: Path) -> str:

@@ -103,8 +103,8 @@ def _facts(sequence: Sequence, found: protocol.Evaluation) -> dict[str, Any]:
   video = getattr(sequence, "header", {}).get("video", {})  # what a dataset on disk knows of its source
   pose = jnp.asarray(driving(sequence.frames(train)).pose)
   turn = np.asarray(matrix_from_axis_angle(pose[:, 0])) @ np.asarray(matrix_from_axis_angle(pose[:, 1]))
-  ahead = turn[:, :, 2]  # where the face looks; the camera sits towards +z
-  yaw, pitch = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 2])), np.degrees(np.arcsin(np.clip(ahead[:, 1], -1, 1)))
+  to_camera = turn[:, 2, :]  # the camera sits towards +z of the world: that direction in the head's axes
+  yaw, pitch = np.degrees(np.arctan2(to_camera[:, 0], to_camera[:, 2])), np.degrees(np.arcsin(np.clip(to_camera[:, 1], -1, 1)))
   facts = {
     "clip": video.get("name", "one video"),
     "clip_size": f"{video['width']}x{video['height']}" if video else None,

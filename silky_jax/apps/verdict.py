@@ -109,8 +109,8 @@ def _how_made(facts: Mapping[str, Any]) -> list[str]:
   yaw, pitch = facts.get("train_yaw_degrees"), facts.get("train_pitch_degrees")
   if yaw and pitch:
     lines.append(
-      f"In training the head turned {yaw[0]:.0f} to {yaw[1]:.0f} degrees to the side and {pitch[0]:.0f} to {pitch[1]:.0f} up and down: "
-      "whatever is seen from further round is a guess of the head model."
+      f"In training the camera saw the head from yaw {yaw[0]:.0f} to {yaw[1]:.0f} and pitch {pitch[0]:.0f} to {pitch[1]:.0f} degrees "
+      "(of the head model's own axes): whatever shows from further round is a guess."
     )
   if facts.get("trained_lpips"):
     lines.append(

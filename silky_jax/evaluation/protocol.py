@@ -22,6 +22,7 @@ __all__ = ["AVATAR", "BASELINES", "CALIBRATION", "EvalConfig", "Evaluation", "Tr
 AVATAR = "avatar"
 BASELINES = ("nearest_frame", "aligned_frame")
 CALIBRATION = ("truth_shifted_1px", "truth_shifted_2px", "truth_blurred")
+_VGG_BATCH = 2  # a pair of 256 px pictures takes 0.2 GB inside VGG
 _TRACKED = (
   "pose, expression, jaw, eyes and lids of a held-out frame were tracked in that frame; identity, camera and every trained "
   "number come from training frames; no tracked parameter was fine-tuned with the avatar"
@@ -216,7 +217,7 @@ def _score(
     total = total.merge(scores.means_of(values, kept))
   if "vgg" in lpips:
     picked = np.arange(0, len(photos), config.vgg_every)
-    for some, kept in chunks(len(picked), config.batch):
+    for some, kept in chunks(len(picked), _VGG_BATCH):
       image, photo, mask = (_unit(x[picked[some]]) for x in (shown.image, photos, target.mask))
       distance = lpips["vgg"](scores.inside(image, photo, mask), photo)
       total = total.merge(scores.means_of({"lpips_vgg": distance}, kept))

@@ -73,7 +73,7 @@ def test_weaknesses_are_named(run_dir):
     "truth moved by one pixel (26.0 against 27.0 dB)",
     "mouth is 3.0 dB worse",
     "1 renders",
-    "turned -12 to 9 degrees",
+    "yaw -12 to 9",
     "400x300",
   ):
     assert words in said, words
