@@ -30,7 +30,7 @@ def line_chart(title: str, x: Sequence[float], series: Mapping[str, Sequence[flo
     return ""
   low, high = float(finite.min()), float(finite.max())
   high = high if high > low else low + 1.0
-  left, right, top, bottom = 56, 12, 30, 34
+  left, right, top, bottom = 66, 16, 30, 34
   span = max(float(x[-1] - x[0]), 1e-9)
   px = left + (x - x[0]) / span * (width - left - right)
   py = {name: top + (high - y) / (high - low) * (height - top - bottom) for name, y in values.items()}
