@@ -83,13 +83,15 @@ def neck_border(rig: FlameRig) -> Int[np.ndarray, "m 2"]:
 
 
 def neck_cut(pixels: Float[np.ndarray, "v 2"], edges: Int[np.ndarray, "m 2"], width: int, scale: float) -> Float[np.ndarray, "w"]:
-  """Row (px) per column below which the torso begins: the front of the neck's border, level beyond its ends.
+  """Row (px) per column below which the torso begins: the front of the neck's border, rising at 45 degrees beyond its ends.
+
+  The rise leaves the shoulders out, which stand beside the neck at the height of its border.
 
   Args:
     pixels: projected vertices.
     edges: `neck_border`.
     width: columns.
-    scale: unused columns are filled by interpolation, then smoothed over this many px.
+    scale: half width of the smoothing along the border, px.
   """
   along = np.linspace(0, 1, 16)[:, None, None]
   points = ((1 - along) * pixels[edges[:, 0]] + along * pixels[edges[:, 1]]).reshape(-1, 2)
@@ -100,9 +102,11 @@ def neck_cut(pixels: Float[np.ndarray, "v 2"], edges: Int[np.ndarray, "m 2"], wi
   cut = np.full(width, -np.inf)
   np.maximum.at(cut, column[inside], points[inside, 1])
   known = np.flatnonzero(np.isfinite(cut))
-  cut = np.interp(np.arange(width), known, cut[known])
+  columns = np.arange(width)
+  cut = np.interp(columns, known, cut[known])
   half = max(1, round(scale))
-  return np.convolve(np.pad(cut, half, mode="edge"), np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
+  cut = np.convolve(np.pad(cut, half, mode="edge"), np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
+  return cut - np.maximum(0, np.maximum(known[0] + half - columns, columns - known[-1] + half))
 
 
 def head_mask(person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]) -> UInt8[np.ndarray, "h w"]:
