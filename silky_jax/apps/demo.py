@@ -36,7 +36,7 @@ class DemoConfig:
 
   experiment: ExperimentConfig = dataclasses.field(default_factory=ExperimentConfig)
   preprocess: PreprocessConfig = dataclasses.field(default_factory=PreprocessConfig)
-  evaluation: EvalConfig = dataclasses.field(default_factory=lambda: EvalConfig(vgg_every=2))
+  evaluation: EvalConfig = dataclasses.field(default_factory=lambda: EvalConfig(vgg_every=3))
   resolution: int = 256  # px, of the head crop that is trained on and scored
 
 
