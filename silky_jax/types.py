@@ -66,6 +66,7 @@ class Frame:
   parts: Array  # [*b, h, w] uint8, the 19 labels of `flame.regions.PARTS`
   landmarks: Array  # [*b, l, 2] px in the image, NaN where not found
   valid: Array  # [*b] bool
+  exposure: Array | None = None  # [*b, 3] gain of the camera per channel against the clip's mean; None is 1
 
 
 @flax.struct.dataclass

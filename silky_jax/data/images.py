@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from silky_jax.config import UserError
 
@@ -89,6 +89,11 @@ def largest_component(mask: UInt8[np.ndarray, "h w"], threshold: int = 127) -> U
     return np.zeros_like(mask)
   keep = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
   return np.where(cv2.dilate(keep, np.ones((9, 9), np.uint8)) > 0, mask, 0).astype(np.uint8)
+
+
+def grow(mask: Bool[np.ndarray, "h w"], radius: int) -> Bool[np.ndarray, "h w"]:
+  """Every pixel within `radius` px (square) of a true one."""
+  return cv2.dilate(mask.astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
 
 
 def draw_points(image: UInt8[np.ndarray, "h w 3"], points: Shaped[np.ndarray, "l 2"], colour: tuple[int, int, int], radius: int = 1) -> None:

@@ -5,7 +5,8 @@
     mu_i     = x_i + F_i (o_i + d_i(t))                           o: static offset, d: the network's motion, both in head axes
     q_i      = F_i * dq_i(t) * s_i * b_i                           orientation; s: the triangle's axes on the neutral head, b: trained
     Sigma_i  = R(q_i) diag(exp 2(l_i + dl_i(t))) R(q_i)^T
-    colour_i = max(0, 1/2 + Y(view direction in the head's frame) . h_i + dc_i(t)),  opacity_i = sigmoid(a_i + da_i(t))
+    colour_i = g(t) max(0, 1/2 + Y(view direction in the head's frame) . h_i + dc_i(t)),  opacity_i = sigmoid(a_i + da_i(t))
+               g: the camera's exposure, tracked
 
 Coarse is everything but the d's; fine adds them: one residual network, gamma(position on the neutral head) and the frame's expression,
 joints and eyelids in, all of (d, dq, dl, dc, da) out. It starts at zero, so training begins from the coarse avatar. After FlashAvatar
@@ -178,7 +179,7 @@ def _colors(
     directions = jnp.sum((means - cameras.centre(frame.camera))[:, :, None] * surface.head, axis=1)
     basis = harmonics.basis(config.harmonics_degree, directions)[:, 1:]
     colors = colors + jnp.sum(basis[:, :, None] * params["harmonics"], axis=1)
-  return jnp.maximum(colors, 0.0)
+  return jnp.maximum(colors, 0.0) * (1.0 if frame.exposure is None else frame.exposure)
 
 
 # ---- the residual network --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from silky_jax.data.images import grow
 from silky_jax.flame import regions
 from silky_jax.flame.model import flame_vertices
 from silky_jax.math.rotation import axis_angle_from_matrix, matrix_from_axis_angle
@@ -113,3 +114,27 @@ def head_mask(person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]) -> 
   """The person mask above the neck's border, with a soft edge of one pixel."""
   row = np.arange(person.shape[0])[:, None] + 0.5
   return np.round(person * np.clip(cut[None] - row + 0.5, 0.0, 1.0)).astype(np.uint8)
+
+
+def exposure(
+  images: UInt8[np.ndarray, "t h w 3"], persons: UInt8[np.ndarray, "t h w"], training: Int[np.ndarray, "_"]
+) -> tuple[Float[np.ndarray, "t 3"], float]:
+  """Gain of the camera per frame and channel, seen on the background: webcams brighten and tint the picture as the person moves.
+
+  The gain is the median, over pixels that no frame covers with the person, of the frame against the mean of the training frames.
+  The camera stands still, so nothing else changes there.
+
+  Returns:
+    Gains, and the share of pixels they were measured on. Where that is below 5 %, gains are 1.
+  """
+  covered = grow((persons > 5).any(axis=0), images.shape[1] // 28)
+  share = float(1.0 - covered.mean())
+  if share < 0.05:
+    return np.ones((len(images), 3), np.float32), share
+  free = images[:, ~covered]
+  reference = np.maximum(free[training].mean(axis=0), 1.0)
+  usable = reference.min(axis=1) > 25
+  if usable.mean() < 0.2:
+    return np.ones((len(images), 3), np.float32), 0.0
+  gains = np.stack([np.median(frame[usable] / reference[usable], axis=0) for frame in free])
+  return np.clip(gains, 0.5, 2.0).astype(np.float32), share

@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from silky_jax.tracking.photometric import PhotometricConfig
 from silky_jax.tracking.stages import Stages, file_fingerprint
 from silky_jax.types import Camera
 
-CODE_VERSION = 1  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
+CODE_VERSION = 2  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +130,6 @@ class _Run:
     np.savez(scratch / "fit.npz", x=result.x, shape=result.shape, predicted=result.predicted, key_frames=result.key_frames)
 
   def _observed(self, points, times):
-    import json
-
     box = tuple(json.loads((self._scratch("pictures") / "crop.json").read_text())["box"])
     changes = np.load(self._scratch("pictures") / "changes.npz")["changes"].astype(np.float64)
     shots = native.shots_from_times(times, changes)
@@ -146,8 +145,6 @@ class _Run:
 
   def _tables(self, rig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The dataset's header and arrays from the fit."""
-    import json
-
     points, times = observe.read_landmarks(self._scratch("landmarks"))
     box, _, splits, shots = self._observed(points, times)
     fitted = np.load(self._scratch("fit") / "fit.npz")
@@ -160,6 +157,9 @@ class _Run:
     view = np.diag([1.0, -1.0, -1.0, 1.0])
     view[2, 3] = shared["distance"]
     centre = (np.array([info.width, info.height]) / 2 - box[:2]) * scale
+    images = np.stack([read_image(self.output / "images" / f"{k:05d}.png") for k in range(len(x))])
+    persons = observe.read_persons(self._scratch("pictures"), len(x))
+    gains, background = labels.exposure(images, persons, splits["train"])
     arrays = {
       "index": np.arange(len(x), dtype=np.int32),
       "time": times.astype(np.float32),
@@ -170,6 +170,7 @@ class _Run:
       "translation": moved,
       "landmarks": ((points - box[:2]) * scale).astype(np.float32),
       "valid": observe.found_frames(points),
+      "exposure": gains,
       "shape": fitted["shape"],
       "offset": np.zeros(rig.template.shape, np.float32),
       "intrinsics": np.array([[shared["focal"] * scale, 0, centre[0]], [0, shared["focal"] * scale, centre[1]], [0, 0, 1]], np.float32),
@@ -185,6 +186,7 @@ class _Run:
       "video": {"name": self.video.name, "fingerprint": file_fingerprint(self.video), "width": info.width, "height": info.height},
       "crop": {"x": box[0], "y": box[1], "side": box[2]},
       "focal_video_px": shared["focal"],
+      "exposure_from_background_share": round(background, 4),
       "splits": {name: value.tolist() for name, value in splits.items()},
       "tracked_from": "MediaPipe landmarks, then direct alignment to a texture of the training frames; held-out pictures give only their own pose and expression",
     }

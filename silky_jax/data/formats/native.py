@@ -27,7 +27,7 @@ from silky_jax.types import Camera, Frame, Subject
 
 FORMAT = "silky-native"
 VERSION = 1
-FRAME_KEYS = ("index", "time", "shot", "expression", "pose", "eyelids", "translation", "landmarks", "valid")
+FRAME_KEYS = ("index", "time", "shot", "expression", "pose", "eyelids", "translation", "landmarks", "valid", "exposure")
 FIXED_KEYS = ("shape", "offset", "intrinsics", "world_to_camera")
 NEXT = "Run `python run.py preprocess --video_path VIDEO --output_dir DIR` to make it."
 
@@ -101,6 +101,7 @@ class NativeSequence:
       parts=self.parts[i],
       landmarks=a["landmarks"][i],
       valid=a["valid"][i],
+      exposure=a["exposure"][i],
     )
 
 
