@@ -323,7 +323,8 @@ def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Fra
     facing = jax.nn.relu(jnp.sum(normals * towards, axis=-1) - 0.2)
     open_view = vertex_visibility(_posed(buffers, rig, frame)[0], rig.faces, frame.camera)[rig.faces[buffers["faces"]]].all(axis=-1)
     weight = jnp.where(inside & open_view, facing * frame.mask.at[row, column].get(mode="clip"), 0.0)
-    return weight, weight[:, None] * frame.image.at[row, column].get(mode="clip")
+    gain = 1.0 if frame.exposure is None else frame.exposure
+    return weight, weight[:, None] * frame.image.at[row, column].get(mode="clip") / gain
 
   weights, colors = (jnp.sum(x, axis=0) for x in jax.lax.map(seen, frames))
 
