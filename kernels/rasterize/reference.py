@@ -1,8 +1,8 @@
 """rasterize_tiles in plain JAX, fast enough to train with on a CPU.
 
-Same values and gradients as `definition.py`, organised as blocks of tiles with similar work. A block walks its tiles' lists together, a
-chunk of splats at a time, and stops when every pixel in it is opaque or every list has ended: dynamic trip counts, so spare pair
-capacity costs nothing. Inside a chunk all sums over pixels, splats and channels are small matrix products.
+Same values and gradients as `definition.py`, organised as lanes that work side by side. A lane walks the list of one tile, a chunk of
+splats per step, until the list ends or every pixel of the tile is opaque; then it takes the next tile from a queue. The loop ends when the
+queue is empty, so spare pair capacity costs nothing. Inside a step all sums over pixels, splats and channels are small matrix products.
 
 The gradient is written by hand. It walks front to back like the picture did, so transmittances come out bit-equal and only the picture
 is saved. With q_i = <cotangent, features_i> and S_i = sum_{j > i} w_j q_j (the saved total less the running sum),
@@ -27,12 +27,11 @@ from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, ST
 
 __all__ = ["Layout", "rasterize"]
 
-# Pixels per block and splats per chunk: their product is the size of every array inside the loops. Measured: README.md.
-_BLOCK_PIXELS = 4096
+# Pixels of all lanes together, and splats per step: their product is the size of the arrays inside the loop. Measured: README.md.
+_LANE_PIXELS = 4096
 _CHUNK = 16
 
 _LOG_STOP = math.log(STOP_TRANSMITTANCE)
-_ENDED = -1e9  # log transmittance of a tile whose list has ended: below any real one
 
 _dot = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -53,9 +52,9 @@ class Layout(NamedTuple):
     return -(-self.height // self.tile)
 
   @property
-  def block(self) -> int:
-    """Tiles per block."""
-    return max(1, min(_BLOCK_PIXELS // self.tile**2, self.columns * self.rows))
+  def lanes(self) -> int:
+    """Tiles that are worked on at once."""
+    return max(1, min(_LANE_PIXELS // self.tile**2, self.columns * self.rows))
 
   def pixels(self, dtype: jnp.dtype) -> tuple[Float[Array, "p"], Float[Array, "p"]]:
     """x and y of a tile's pixel centres about the tile's centre."""
@@ -113,30 +112,57 @@ def _rasterize_bwd(layout, residuals, cotangents):
 rasterize.defvjp(_rasterize_fwd, _rasterize_bwd)
 
 
-class _Blocks(NamedTuple):
-  """Tiles in order of falling list length, so that the tiles of a block end together."""
+class _Lanes(NamedTuple):
+  """What each of g lanes is busy with. A lane walks one tile's list at a time and takes the next tile when that is done."""
 
-  tiles: Int[Array, "m"]  # padded to whole blocks
-  starts: Int[Array, "m"]
-  counts: Int[Array, "m"]
-  slots: Int[Array, "t"]  # where each tile stands in that order
-  used: Int[Array, ""]  # blocks that hold any pair
-
-  def take(self, block: Int[Array, ""], size: int) -> tuple[Int[Array, "g"], Int[Array, "g"], Int[Array, "g"]]:
-    return tuple(lax.dynamic_slice_in_dim(array, block * size, size) for array in (self.tiles, self.starts, self.counts))
+  tiles: Int[Array, "g"]  # number of tiles = idle
+  steps: Int[Array, "g"]  # chunks done
+  log_transmittance: Float[Array, "g p"]
+  taken: Int[Array, ""]  # tiles handed out
 
 
-def _blocks(layout: Layout, tile_starts: Int[Array, "q"]) -> _Blocks:
+class _Queue(NamedTuple):
+  """Tiles to do, longest list first, so that no long one is left over at the end."""
+
+  order: Int[Array, "t"]
+  starts: Int[Array, "q"]
+  counts: Int[Array, "q"]  # 0 for the idle tile at the end
+  used: Int[Array, ""]  # tiles whose list is not empty
+
+  def first(self, lanes: int, area: int, dtype: jnp.dtype) -> _Lanes:
+    places = jnp.arange(lanes, dtype=jnp.int32)
+    return _Lanes(self._tile(places), jnp.zeros_like(places), jnp.zeros((lanes, area), dtype), jnp.int32(lanes))
+
+  def advance(self, lanes: _Lanes, after: Float[Array, "g p"]) -> tuple[_Lanes, Bool[Array, "g"]]:
+    """The lanes after a step that left `after` as log transmittance, and which of them have finished their tile with it."""
+    ended = (lanes.steps + 1) * _CHUNK >= self.counts[lanes.tiles]
+    finished = ended | ~jnp.any(after > _LOG_STOP, axis=1)
+    places = lanes.taken + jnp.cumsum(finished, dtype=jnp.int32) - 1
+    tiles = jnp.where(finished, self._tile(places), lanes.tiles)
+    steps = jnp.where(finished, 0, lanes.steps + 1)
+    return _Lanes(tiles, steps, jnp.where(finished[:, None], 0, after), lanes.taken + jnp.sum(finished, dtype=jnp.int32)), finished
+
+  def busy(self, lanes: _Lanes) -> Bool[Array, ""]:
+    return jnp.any(lanes.tiles < self.order.shape[0])
+
+  def _tile(self, places: Int[Array, "g"]) -> Int[Array, "g"]:
+    count = self.order.shape[0]
+    return jnp.where(places < self.used, self.order[jnp.minimum(places, count - 1)], count)
+
+
+def _queue(tile_starts: Int[Array, "q"]) -> _Queue:
   counts = tile_starts[1:] - tile_starts[:-1]
   order = jnp.argsort(-counts).astype(jnp.int32)
-  slots = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0], dtype=jnp.int32))
-  pad = (0, -order.shape[0] % layout.block)
-  used = (jnp.sum(counts > 0) + layout.block - 1) // layout.block
-  return _Blocks(jnp.pad(order, pad), jnp.pad(tile_starts[order], pad), jnp.pad(counts[order], pad), slots, used.astype(jnp.int32))
+  return _Queue(order, tile_starts, jnp.append(counts, 0), jnp.sum(counts > 0, dtype=jnp.int32))
+
+
+def _take(array: Array, indices: Int[Array, "*k"]) -> Array:
+  """Rows of an array; an index past the end (idle lanes, filler) reads the last row, and what comes of it is dropped."""
+  return array.at[indices].get(mode="clip")
 
 
 class _Chunk(NamedTuple):
-  """The next splats of every tile of a block (g tiles, k splats, p pixels) and what they do there."""
+  """The next k splats of every lane and what they do to the p pixels of its tile."""
 
   ids: Int[Array, "g k"]
   valid: Bool[Array, "g k"]
@@ -148,13 +174,12 @@ class _Chunk(NamedTuple):
   after: Float[Array, "g p"]  # log transmittance behind the chunk
 
 
-def _chunk(layout: Layout, splats, pairs, block, step, log_transmittance) -> _Chunk:
-  tiles, starts, counts = block
-  within = step * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
-  valid = within < counts[:, None]
-  ids = pairs[jnp.minimum(starts[:, None] + within, pairs.shape[0] - 1)]
-  centres = (jnp.stack([tiles % layout.columns, tiles // layout.columns], axis=-1) + 0.5) * layout.tile
-  rows = splats[ids].at[..., :2].add(-centres[:, None].astype(splats.dtype))
+def _chunk(layout: Layout, splats, pairs, queue: _Queue, lanes: _Lanes) -> _Chunk:
+  within = lanes.steps[:, None] * _CHUNK + jnp.arange(_CHUNK, dtype=jnp.int32)
+  valid = within < queue.counts[lanes.tiles][:, None]
+  ids = _take(pairs, queue.starts[lanes.tiles][:, None] + within)
+  centres = (jnp.stack([lanes.tiles % layout.columns, lanes.tiles // layout.columns], axis=-1) + 0.5) * layout.tile
+  rows = _take(splats, ids).at[..., :2].add(-centres[:, None].astype(splats.dtype))
   mean_x, mean_y, a, b, c, opacity = (rows[..., i, None] for i in range(6))
   pixel_x, pixel_y = layout.pixels(splats.dtype)
   x, y = pixel_x - mean_x, pixel_y - mean_y
@@ -163,11 +188,10 @@ def _chunk(layout: Layout, splats, pairs, block, step, log_transmittance) -> _Ch
   visible = (raw >= SMALLEST_ALPHA) & (power <= 0) & valid[..., None]
   alpha = jnp.where(visible, jnp.minimum(raw, LARGEST_ALPHA), 0)
   log_passed = jnp.log(1 - alpha)
-  behind = _running_sum(log_passed) + log_transmittance[:, None]
+  behind = _running_sum(log_passed) + lanes.log_transmittance[:, None]
   before = jnp.exp(behind - log_passed)
   weights = jnp.where(behind > _LOG_STOP, alpha * before, 0)
-  after = jnp.where((step + 1) * _CHUNK < counts[:, None], behind[:, -1], _ENDED)
-  return _Chunk(ids, valid, rows, alpha, raw <= LARGEST_ALPHA, before, weights, after)
+  return _Chunk(ids, valid, rows, alpha, raw <= LARGEST_ALPHA, before, weights, behind[:, -1])
 
 
 def _running_sum(values: Float[Array, "g k p"]) -> Float[Array, "g k p"]:
@@ -176,33 +200,22 @@ def _running_sum(values: Float[Array, "g k p"]) -> Float[Array, "g k p"]:
   return _dot("gjk,gkp->gjp", jnp.broadcast_to(triangle, (values.shape[0], _CHUNK, _CHUNK)), values)
 
 
-def _unfinished(log_transmittance: Float[Array, "g p"]) -> Bool[Array, ""]:
-  return jnp.any(log_transmittance > _LOG_STOP)
-
-
 def _composite(layout: Layout, splats: Float[Array, "n f"], pairs: Int[Array, "p"], tile_starts: Int[Array, "q"]) -> Array:
   """Weighted sums of the carried features: [tiles, features, pixels of a tile]."""
-  blocks, size, area, carried = _blocks(layout, tile_starts), layout.block, layout.tile**2, splats.shape[1] - 6
+  queue, count, carried = _queue(tile_starts), tile_starts.shape[0] - 1, splats.shape[1] - 6
 
-  def one_block(index, tiles):
-    block = blocks.take(index, size)
+  def body(state):
+    lanes, sums, tiles = state
+    chunk = _chunk(layout, splats, pairs, queue, lanes)
+    sums = sums + _dot("gkf,gkp->gfp", chunk.rows[..., 6:], chunk.weights)
+    following, finished = queue.advance(lanes, chunk.after)
+    tiles = tiles.at[jnp.where(finished, lanes.tiles, count)].set(sums, mode="drop")
+    return following, jnp.where(finished[:, None, None], 0, sums), tiles
 
-    def body(state):
-      step, log_transmittance, sums = state
-      chunk = _chunk(layout, splats, pairs, block, step, log_transmittance)
-      return step + 1, chunk.after, sums + _dot("gkf,gkp->gfp", chunk.rows[..., 6:], chunk.weights)
-
-    start = (jnp.int32(0), _first_transmittance(block, area, splats.dtype), jnp.zeros((size, carried, area), splats.dtype))
-    sums = lax.while_loop(lambda state: _unfinished(state[1]), body, start)[2]
-    return lax.dynamic_update_slice_in_dim(tiles, sums, index * size, axis=0)
-
-  tiles = jnp.zeros((blocks.tiles.shape[0], carried, area), splats.dtype)
-  return lax.fori_loop(jnp.int32(0), blocks.used, one_block, tiles)[blocks.slots]
-
-
-def _first_transmittance(block, area: int, dtype: jnp.dtype) -> Float[Array, "g p"]:
-  counts = block[2]
-  return jnp.broadcast_to(jnp.where(counts > 0, 0.0, _ENDED).astype(dtype)[:, None], (counts.shape[0], area))
+  shape = (carried, layout.tile**2)
+  sums, tiles = jnp.zeros((layout.lanes, *shape), splats.dtype), jnp.zeros((count, *shape), splats.dtype)
+  start = (queue.first(layout.lanes, shape[1], splats.dtype), sums, tiles)
+  return lax.while_loop(lambda state: queue.busy(state[0]), body, start)[2]
 
 
 def _composite_transposed(
@@ -214,30 +227,27 @@ def _composite_transposed(
   total: Float[Array, "t p2"],
 ) -> Float[Array, "n f"]:
   """Gradient of <cotangent, _composite(splats)> with respect to splats; `total` is that product per pixel."""
-  blocks, size = _blocks(layout, tile_starts), layout.block
+  queue = _queue(tile_starts)
   pixel_x, pixel_y = layout.pixels(splats.dtype)
   basis = jnp.stack([jnp.ones_like(pixel_x), pixel_x, pixel_y, pixel_x**2, pixel_x * pixel_y, pixel_y**2], axis=-1)
 
-  def one_block(index, gradient):
-    block = blocks.take(index, size)
-    here, remaining = cotangent[block[0]], total[block[0]]
+  def body(state):
+    lanes, remaining, gradient = state
+    chunk = _chunk(layout, splats, pairs, queue, lanes)
+    here = _take(cotangent, lanes.tiles)
+    along = _dot("gkf,gfp->gkp", chunk.rows[..., 6:], here)
+    left = remaining[:, None] - _running_sum(chunk.weights * along)
+    to_alpha = chunk.before * along - left / (1 - chunk.alpha)
+    to_power = jnp.where((chunk.weights > 0) & chunk.free, chunk.alpha * to_alpha, 0)
+    moments = _dot("gkp,pm->gkm", to_power, basis)
+    rows = jnp.concatenate([_from_moments(chunk.rows, moments), _dot("gkp,gfp->gkf", chunk.weights, here)], axis=-1)
+    gradient = gradient.at[jnp.where(chunk.valid, chunk.ids, gradient.shape[0])].add(rows, mode="drop")
+    lanes, finished = queue.advance(lanes, chunk.after)
+    return lanes, jnp.where(finished[:, None], _take(total, lanes.tiles), left[:, -1]), gradient
 
-    def body(state):
-      step, log_transmittance, remaining, gradient = state
-      chunk = _chunk(layout, splats, pairs, block, step, log_transmittance)
-      along = _dot("gkf,gfp->gkp", chunk.rows[..., 6:], here)
-      remaining = remaining[:, None] - _running_sum(chunk.weights * along)
-      to_alpha = chunk.before * along - remaining / (1 - chunk.alpha)
-      to_power = jnp.where((chunk.weights > 0) & chunk.free, chunk.alpha * to_alpha, 0)
-      moments = _dot("gkp,pm->gkm", to_power, basis)
-      rows = jnp.concatenate([_from_moments(chunk.rows, moments), _dot("gkp,gfp->gkf", chunk.weights, here)], axis=-1)
-      gradient = gradient.at[jnp.where(chunk.valid, chunk.ids, gradient.shape[0])].add(rows, mode="drop")
-      return step + 1, chunk.after, remaining[:, -1], gradient
-
-    start = (jnp.int32(0), _first_transmittance(block, layout.tile**2, splats.dtype), remaining, gradient)
-    return lax.while_loop(lambda state: _unfinished(state[1]), body, start)[3]
-
-  return lax.fori_loop(jnp.int32(0), blocks.used, one_block, jnp.zeros_like(splats))
+  lanes = queue.first(layout.lanes, layout.tile**2, splats.dtype)
+  start = (lanes, _take(total, lanes.tiles), jnp.zeros_like(splats))
+  return lax.while_loop(lambda state: queue.busy(state[0]), body, start)[2]
 
 
 def _from_moments(rows: Float[Array, "g k f"], moments: Float[Array, "g k 6"]) -> Float[Array, "g k 6"]:
