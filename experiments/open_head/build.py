@@ -75,7 +75,8 @@ def main(argv):
   mean = (mean + mean[cut.mirror] * [-1, 1, 1]) / 2
   weights = skin.skinning(source, cut)
   sample = np.random.default_rng(0).choice(len(heads), 800, replace=False)
-  regressor = skin.joint_regressor(heads[sample].astype(np.float64), cubes[sample].astype(np.float64), cut)
+  still = np.stack([unit[cut.ids] / 10 for name, unit in source.face_units().items() if name not in _SEPARATE])
+  regressor = skin.joint_regressor(heads[sample].astype(np.float64), cubes[sample].astype(np.float64), still, cut)
   regions = label.label_vertices(source, cut, mean, regressor @ mean, weights[:, 2])
   component_weights = np.array([_COMPONENT_WEIGHTS.get(name, 1.0) for name in REGIONS])[regions]
   component_weights *= np.sqrt(np.maximum(vertex_areas(mean, cut.faces), 1e-8) * 1e6)

@@ -64,12 +64,13 @@ def skinning(source: MakeHuman, cut: Cut) -> np.ndarray:
   return weights / weights.sum(1, keepdims=True)
 
 
-def joint_regressor(heads: np.ndarray, joints: np.ndarray, cut: Cut) -> np.ndarray:
+def joint_regressor(heads: np.ndarray, joints: np.ndarray, still: np.ndarray, cut: Cut) -> np.ndarray:
   """Weights over nearby vertices that reproduce the joints of all heads: ridge regression with the sum held at 1, symmetric in x.
 
   Args:
     heads: [n, v, 3] heads to fit, metres.
     joints: [n, 5, 3] their joints.
+    still: [m, v, 3] expression units, which shall not move any joint (FLAME regresses joints from the expressed head).
     cut: parts and mirror.
 
   Returns:
@@ -86,7 +87,8 @@ def joint_regressor(heads: np.ndarray, joints: np.ndarray, cut: Cut) -> np.ndarr
     near = allowed[np.argsort(distance)[:_NEAR]]
     near = np.union1d(near, cut.mirror[near])
     rows = (heads[:, near] - joints[:, j, None]).transpose(0, 2, 1).reshape(-1, len(near))
-    gram = rows.T @ rows / len(heads) + _RIDGE * np.eye(len(near))
+    kept = still[:, near].transpose(0, 2, 1).reshape(-1, len(near))
+    gram = rows.T @ rows / len(heads) + kept.T @ kept + _RIDGE * np.eye(len(near))
     weights = np.linalg.solve(gram, np.ones(len(near)))
     regressor[j, near] = weights / weights.sum()
     regressor[j] = (regressor[j] + regressor[j][cut.mirror]) / 2

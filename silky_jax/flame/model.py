@@ -28,17 +28,29 @@ def shaped(rig: FlameRig, shape: Float[Array, "k"], offset: Float[Array, "v 3"] 
   return vertices if offset is None else vertices + offset
 
 
-def joints(rig: FlameRig, shape: Float[Array, "k"]) -> Float[Array, "j 3"]:
-  """Joint positions at rest: J (T + S beta). Expression, pose and personal offset do not move them.
+def joints(
+  rig: FlameRig,
+  shape: Float[Array, "k"],
+  expression: Float[Array, "e"] | None = None,
+  offset: Float[Array, "v 3"] | None = None,
+) -> Float[Array, "j 3"]:
+  """Joint positions at rest: J (T + S beta + E psi + offset), as FLAME does it. Pose does not move them.
 
   Args:
-    rig: the head.
+    rig: the head. The open head's regressor is built so that expression moves its joints by less than 0.1 mm.
     shape: identity coefficients.
+    expression: expression coefficients; none when None.
+    offset: personal displacement of the template, metres.
 
   Returns:
     Metres.
   """
-  return rig.joint_regressor @ shaped(rig, shape)
+  return rig.joint_regressor @ _expressed(rig, shape, expression, offset)
+
+
+def _expressed(rig, shape, expression, offset):
+  vertices = shaped(rig, shape, offset)
+  return vertices if expression is None else vertices + rig.expression_basis[..., : expression.shape[0]] @ expression
 
 
 def flame_vertices(
@@ -69,12 +81,11 @@ def flame_vertices(
     joint_transforms: 4x4 per joint from the rest pose to the posed head (world = transform @ rest).
     Everything is differentiable, also at zero pose.
   """
-  rest_joints = joints(rig, shape)
+  rest = _expressed(rig, shape, expression, offset)
   rotations = matrix_from_axis_angle(pose)
   feature = (rotations[1:] - jnp.eye(3, dtype=pose.dtype)).reshape(-1)
-  vertices = shaped(rig, shape, offset) + rig.expression_basis[..., : expression.shape[0]] @ expression
-  vertices = vertices + jnp.einsum("q,qvc->vc", feature, rig.pose_basis)
-  transforms = _joint_transforms(rotations, rest_joints, rig.parents)
+  vertices = rest + jnp.einsum("q,qvc->vc", feature, rig.pose_basis)
+  transforms = _joint_transforms(rotations, rig.joint_regressor @ rest, rig.parents)
   blended = jnp.einsum("vj,jrc->vrc", rig.skinning, transforms[:, :3])
   vertices = jnp.einsum("vrc,vc->vr", blended[..., :3], vertices) + blended[..., 3]
   if eyelids is not None:

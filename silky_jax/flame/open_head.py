@@ -108,7 +108,7 @@ def mirror() -> np.ndarray:
   return _data()["mirror"]
 
 
-def arkit_to_rig(weights: Mapping[str, float] | Float[Array, "52"]) -> RigControls:
+def arkit_to_rig(weights: Mapping[str, float] | Float[Array, "u"]) -> RigControls:
   """ARKit weights as controls of the open head.
 
   `jawOpen` w becomes a jaw turn of w times `jaw_open_angle()`; `eyeBlink*` the eyelids; `eyeLook*` a turn of that eye plus the column

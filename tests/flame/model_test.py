@@ -7,6 +7,7 @@ import pytest
 
 from silky_jax.flame import open_head
 from silky_jax.flame.model import flame_vertices, joints, landmarks
+from silky_jax.flame.synthetic import synthetic_rig
 from silky_jax.math.rotation import matrix_from_axis_angle
 
 
@@ -38,7 +39,7 @@ def test_root_rotation_is_rigid(head):
   turn = jnp.asarray([0.3, -0.5, 0.2])
   still, _ = run(shape, expression, pose.at[0].set(0), eyelids)
   moved, _ = run(shape, expression, pose.at[0].set(turn), eyelids)
-  root = joints(rig, shape)[0]
+  root = joints(rig, shape, expression)[0]
   np.testing.assert_allclose(moved, (still - root) @ matrix_from_axis_angle(turn).T + root, atol=2e-6)
 
 
@@ -96,3 +97,29 @@ def test_short_coefficients_and_offset(head):
   offset = 1e-3 * jax.random.normal(jax.random.key(1), rig.template.shape)
   vertices, _ = flame_vertices(rig, jnp.ones(3), jnp.zeros(0), zero[2], offset=offset)
   np.testing.assert_allclose(vertices, rig.template + rig.shape_basis[..., :3].sum(-1) + offset, atol=1e-6)
+
+
+def test_equals_a_plain_numpy_flame(x64):
+  """The published equations, joint by joint and vertex by vertex, in float64."""
+  rig, _ = synthetic_rig(4)
+  rig = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, rig)
+  generator = np.random.default_rng(0)
+  shape, expression, pose = generator.normal(size=8), generator.normal(size=6), 0.4 * generator.normal(size=(5, 3))
+  offset = 1e-3 * generator.normal(size=rig.template.shape)
+  rest = np.asarray(rig.template) + np.asarray(rig.shape_basis) @ shape + np.asarray(rig.expression_basis) @ expression + offset
+  places = np.asarray(rig.joint_regressor) @ rest
+  turns = [np.asarray(matrix_from_axis_angle(jnp.asarray(vector))) for vector in pose]
+  feature = np.concatenate([(turn - np.eye(3)).ravel() for turn in turns[1:]])
+  posed = rest + np.einsum("q,qvc->vc", feature, np.asarray(rig.pose_basis))
+  world = {}
+  for joint, parent in enumerate(rig.parents):
+    base = np.zeros(3) if parent < 0 else places[parent]
+    step = np.eye(4)
+    step[:3, :3], step[:3, 3] = turns[joint], places[joint] - base
+    world[joint] = step if parent < 0 else world[parent] @ step
+  expected = np.zeros_like(posed)
+  for joint in range(5):
+    relative = posed - places[joint]
+    expected += np.asarray(rig.skinning)[:, joint : joint + 1] * (relative @ world[joint][:3, :3].T + world[joint][:3, 3])
+  got, _ = flame_vertices(rig, jnp.asarray(shape), jnp.asarray(expression), jnp.asarray(pose), offset=jnp.asarray(offset))
+  np.testing.assert_allclose(got, expected, atol=1e-12)
