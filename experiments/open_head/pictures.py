@@ -112,7 +112,7 @@ def _layout(studio: _Studio, size: int) -> np.ndarray:
     panels.append(cv2.resize(panel, (size, size), interpolation=cv2.INTER_NEAREST))
   points = np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size], axis=1)
   lines = [np.round(points[face] * 16).astype(np.int32) for face in uv_faces]
-  panels[0] = cv2.polylines(np.ascontiguousarray(panels[0]), lines, True, (40, 40, 40), 1, cv2.LINE_AA, 4)
+  panels[0] = cv2.polylines(np.ascontiguousarray(panels[0]), lines, True, (70, 70, 70), 1, cv2.LINE_8, 4)
   return np.hstack(panels)
 
 
@@ -150,9 +150,9 @@ def main(argv):
     "jaw_open": _sides(studio, size, jawOpen=1),
     "smile": _sides(studio, size, **_SMILE),
     "blink": np.hstack([_sides(studio, size, **blink)[:, : 2 * size], _sides(studio, size, **half)[:, :size]]),
-    "identities": _identities(studio, size * 2 // 3),
-    "uv": _layout(studio, 2 * size),
-    "landmarks": _landmarks(studio, dense, size * 3 // 2),
+    "identities": _identities(studio, size * 3 // 5),
+    "uv": _layout(studio, size * 4 // 3),
+    "landmarks": _landmarks(studio, dense, size * 9 // 10),
     "regions": _regions(studio, size),
   }
   folder = Path(_OUTPUT.value)
