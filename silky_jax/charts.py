@@ -21,7 +21,9 @@ def page(title: str, body: str, style: str = "") -> str:
   return f"<!doctype html><html lang='en'><head>{head}<style>{_STYLE}{style}</style></head><body>{body}</body></html>\n"
 
 
-def line_chart(title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], *, x_label: str = "seconds", width: int = 720, height: int = 220) -> str:
+def line_chart(
+  title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], *, x_label: str = "seconds", width: int = 720, height: int = 220
+) -> str:
   """Lines over one axis as inline SVG; gaps where a value is not finite; empty text when there is nothing to draw."""
   x = np.asarray(x, float)
   values = {name: np.asarray(y, float) for name, y in series.items()}
@@ -34,15 +36,15 @@ def line_chart(title: str, x: Sequence[float], series: Mapping[str, Sequence[flo
   span = max(float(x[-1] - x[0]), 1e-9)
   px = left + (x - x[0]) / span * (width - left - right)
   py = {name: top + (high - y) / (high - low) * (height - top - bottom) for name, y in values.items()}
-  parts = [f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img' aria-label='{html.escape(title)}' font-family='system-ui,sans-serif' font-size='12'>"]
+  font = "font-family='system-ui,sans-serif' font-size='12'"
+  parts = [f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img' aria-label='{html.escape(title)}' {font}>"]
   parts.append(f"<text x='{left}' y='16' font-weight='600' font-size='13'>{html.escape(title)}</text>")
   for share in (0.0, 0.5, 1.0):
     y = top + share * (height - top - bottom)
     parts.append(f"<line x1='{left}' x2='{width - right}' y1='{y:.1f}' y2='{y:.1f}' stroke='#e4e8ec'/>")
     parts.append(f"<text x='{left - 6}' y='{y + 4:.1f}' text-anchor='end' fill='#56616b'>{high - share * (high - low):.3g}</text>")
-    parts.append(
-      f"<text x='{left + share * (width - left - right):.1f}' y='{height - 16}' text-anchor='middle' fill='#56616b'>{x[0] + share * span:.4g}</text>"
-    )
+    at = left + share * (width - left - right)
+    parts.append(f"<text x='{at:.1f}' y='{height - 16}' text-anchor='middle' fill='#56616b'>{x[0] + share * span:.4g}</text>")
   parts.append(f"<text x='{width - right}' y='{height - 3}' text-anchor='end' fill='#56616b'>{html.escape(x_label)}</text>")
   for number, (name, y) in enumerate(py.items()):
     ink = INKS[number % len(INKS)]
@@ -50,7 +52,9 @@ def line_chart(title: str, x: Sequence[float], series: Mapping[str, Sequence[flo
       points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px[run], y[run], strict=True))
       parts.append(f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.4'/>")
     if len(py) > 1:
-      parts.append(f"<text x='{width - right - 90 * (len(py) - number) + 90}' y='16' text-anchor='end' fill='{ink}'>{html.escape(name)}</text>")
+      parts.append(
+        f"<text x='{width - right - 90 * (len(py) - number) + 90}' y='16' text-anchor='end' fill='{ink}'>{html.escape(name)}</text>"
+      )
   return "".join(parts) + "</svg>"
 
 

@@ -69,7 +69,9 @@ def crop_resize(
   matrix = np.array([[ax, 0.0, 0.5 * ax - 0.5 - x0 * scale], [0.0, ay, 0.5 * ay - 0.5 - y0 * scale]])
   mode = cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT
   value = (0,) if fill is None else (fill,) * 4
-  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC if scale >= 1.0 else cv2.INTER_LINEAR, borderMode=mode, borderValue=value)
+  return cv2.warpAffine(
+    image, matrix, (size, size), flags=cv2.INTER_CUBIC if scale >= 1.0 else cv2.INTER_LINEAR, borderMode=mode, borderValue=value
+  )
 
 
 def warp(image: Shaped[np.ndarray, "..."], matrix: Shaped[np.ndarray, "2 3"], size: tuple[int, int]) -> Shaped[np.ndarray, "..."]:
@@ -96,7 +98,9 @@ def grow(mask: Bool[np.ndarray, "h w"], radius: int) -> Bool[np.ndarray, "h w"]:
   return cv2.dilate(mask.astype(np.uint8), np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)) > 0
 
 
-def draw_points(image: UInt8[np.ndarray, "h w 3"], points: Shaped[np.ndarray, "l 2"], colour: tuple[int, int, int], radius: int = 1) -> None:
+def draw_points(
+  image: UInt8[np.ndarray, "h w 3"], points: Shaped[np.ndarray, "l 2"], colour: tuple[int, int, int], radius: int = 1
+) -> None:
   """Draw filled dots (pixel coordinates, centres at half integers) onto a picture in place; NaN points are left out."""
   for x, y in points[np.isfinite(points).all(axis=1)]:
     cv2.circle(image, (int(np.floor(x)), int(np.floor(y))), radius, colour, -1, cv2.LINE_AA)

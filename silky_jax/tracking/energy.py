@@ -58,7 +58,9 @@ def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.
   used_faces = np.asarray(rig.faces)[np.asarray(embedding.face_indices)]
   keep = np.unique(used_faces)
   joint_count = rig.joint_regressor.shape[0]
-  still = lambda a, axis: np.concatenate([np.take(np.asarray(a), keep, axis), np.zeros(_with(np.shape(a), axis, joint_count), np.float32)], axis)
+  still = lambda a, axis: np.concatenate(
+    [np.take(np.asarray(a), keep, axis), np.zeros(_with(np.shape(a), axis, joint_count), np.float32)], axis
+  )
   joined = lambda a, j: np.concatenate([np.asarray(a)[keep], np.asarray(j)])
   small = rig.replace(
     template=joined(rig.template, rig.joint_regressor @ rig.template),
@@ -92,7 +94,9 @@ def landmark_points(model: LandmarkRig, x: Float[jax.Array, "p"], shape: Float[j
   return jnp.einsum("lk,lkd->ld", model.embedding.barycentric, corners) + x[TRANSLATION]
 
 
-def project(points: Float[jax.Array, "l 3"], focal: Float[jax.Array, ""], distance: float, centre: Float[jax.Array, "2"]) -> Float[jax.Array, "l 2"]:
+def project(
+  points: Float[jax.Array, "l 3"], focal: Float[jax.Array, ""], distance: float, centre: Float[jax.Array, "2"]
+) -> Float[jax.Array, "l 2"]:
   """Pinhole view of world points by the tracker's camera: OpenCV axes, `distance` metres in front of the world's origin."""
   depth = jnp.maximum(distance - points[:, 2], 1e-2)
   return centre + focal * jnp.stack([points[:, 0], -points[:, 1]], axis=-1) / depth[:, None]
@@ -140,4 +144,3 @@ def frame_priors(x: Float[jax.Array, "p"], prior: PriorConfig) -> Float[jax.Arra
 def shared_priors(z: Float[jax.Array, "q"], log_focal: float, prior: PriorConfig) -> Float[jax.Array, "q"]:
   """Priors of what the clip shares."""
   return jnp.concatenate([z[:-1] / prior.identity, (z[-1:] - log_focal) / prior.log_focal])
-

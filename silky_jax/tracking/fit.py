@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-  prior: PriorConfig = PriorConfig()
+  prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
   key_frames: int = 48
   rounds: int = 8  # of (key frames, then identity and focal)
   shared_steps: int = 3
@@ -236,7 +236,9 @@ def smooth_step(x, quadratics: Callable, times, shots, config: FitConfig) -> Flo
   clock = times / max(float(frame_time), 1e-6)
   joined = np.concatenate([[0.0], (np.diff(shots) == 0).astype(float)])
   normals, gradients = quadratics(x)
-  moved = solve.banded_smooth(np.asarray(normals), np.asarray(gradients), x.astype(np.float64), clock, joined, _stiffness(x.shape[1], config))
+  moved = solve.banded_smooth(
+    np.asarray(normals), np.asarray(gradients), x.astype(np.float64), clock, joined, _stiffness(x.shape[1], config)
+  )
   return moved.astype(np.float32)
 
 

@@ -64,7 +64,9 @@ def face_ids(vertices: Float[jax.Array, "t v 3"], faces: Int[jax.Array, "f 3"], 
   return jax.lax.map(lambda v: rasterize_mesh(v, faces, camera)[0], vertices)
 
 
-def label_map(ids: Int[np.ndarray, "h w"], face_labels: Int[np.ndarray, "f"], person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]):
+def label_map(
+  ids: Int[np.ndarray, "h w"], face_labels: Int[np.ndarray, "f"], person: UInt8[np.ndarray, "h w"], cut: Float[np.ndarray, "w"]
+):
   """The 19 labels of one frame: rig inside its silhouette, hair and cloth outside, background where there is no person."""
   row = np.arange(ids.shape[0])[:, None] + 0.5
   outside = np.where(row < cut[None], HAIR, CLOTH)

@@ -17,7 +17,7 @@ from silky_jax.tracking.landmarks import COUNT, DetectorConfig, LandmarkDetector
 
 @dataclasses.dataclass(frozen=True)
 class ObserveConfig:
-  detector: DetectorConfig = DetectorConfig()
+  detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)
   chunk: int = 200  # frames per detector: an interrupted run repeats at most one chunk, with the same result
   warm_up: int = 5  # frames a new detector sees before its first result counts
   max_frames: int = 0  # 0: all
@@ -95,7 +95,13 @@ def head_crop(landmarks: Float[np.ndarray, "t l 2"], config: ObserveConfig) -> t
 
 
 def picture_pass(
-  video: Path, output: Path, scratch: Path, landmarks: Float[np.ndarray, "t l 2"], box: tuple[float, float, float], size: int, config: ObserveConfig
+  video: Path,
+  output: Path,
+  scratch: Path,
+  landmarks: Float[np.ndarray, "t l 2"],
+  box: tuple[float, float, float],
+  size: int,
+  config: ObserveConfig,
 ) -> None:
   """Cropped pictures -> `output/images`, person masks -> `scratch/person`, changes against the frame before -> `scratch/changes.npz`."""
   images, persons = output / "images", scratch / "person"
@@ -129,7 +135,9 @@ def _person_boxes(landmarks: Float[np.ndarray, "t l 2"], config: ObserveConfig) 
   return np.stack([np.interp(index, index[found], column[found]) for column in boxes.T], axis=1)
 
 
-def _person(segmenter: PersonSegmenter, image: UInt8[np.ndarray, "h w 3"], view: Float[np.ndarray, "3"], box: tuple[float, float, float], size: int):
+def _person(
+  segmenter: PersonSegmenter, image: UInt8[np.ndarray, "h w 3"], view: Float[np.ndarray, "3"], box: tuple[float, float, float], size: int
+):
   """Soft person mask of the crop: the largest component."""
   x, y, side = (float(v) for v in view)
   soft = segmenter(crop_resize(image, (x, y, side), 256))

@@ -118,4 +118,3 @@ def texture(skin: Skin, x, z, distance, centre, views: View, training: Bool[jax.
   seen = seen / (1.0 + off**2)
   mean = (seen[..., None] * found).sum(axis=0) / (seen.sum(axis=0)[:, None] + 1e-6)
   return skin.replace(colours=mean, trust=(seen.sum(axis=0) > 1.0).astype(jnp.float32))
-

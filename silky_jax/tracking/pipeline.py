@@ -1,11 +1,11 @@
 """Video -> dataset: the stages of `preprocess`, each done once and resumed where it stopped.
 
-    landmarks   478 points per frame                                  stages/landmarks/
-    pictures    static head crop, person mask, change per frame       images/, stages/pictures/
-    fit         identity, focal length, pose and expression           stages/fit/
-    labels      head-and-neck masks and region labels                 masks/, parts/
-    tables      frames.npz and dataset.json: the dataset is complete
-    quality     overlay.mp4, quality.json, quality.html
+landmarks   478 points per frame                                  stages/landmarks/
+pictures    static head crop, person mask, change per frame       images/, stages/pictures/
+fit         identity, focal length, pose and expression           stages/fit/
+labels      head-and-neck masks and region labels                 masks/, parts/
+tables      frames.npz and dataset.json: the dataset is complete
+quality     overlay.mp4, quality.json, quality.html
 """
 
 import dataclasses
@@ -38,14 +38,16 @@ CODE_VERSION = 2  # raise it when a stage's result changes for the same inputs: 
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessConfig:
-  observe: ObserveConfig = ObserveConfig()
-  fit: FitConfig = FitConfig()
-  photometric: PhotometricConfig = PhotometricConfig()
-  splits: splits_lib.SplitConfig = splits_lib.SplitConfig()
+  observe: ObserveConfig = dataclasses.field(default_factory=ObserveConfig)
+  fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+  photometric: PhotometricConfig = dataclasses.field(default_factory=PhotometricConfig)
+  splits: splits_lib.SplitConfig = dataclasses.field(default_factory=splits_lib.SplitConfig)
   torso_share: float = 0.4  # of the head's rotation that the torso follows; the neck joint does the rest
 
 
-def preprocess(video_path: str | Path, output_dir: str | Path, *, resolution: int = 512, config: PreprocessConfig | None = None) -> dict[str, float]:
+def preprocess(
+  video_path: str | Path, output_dir: str | Path, *, resolution: int = 512, config: PreprocessConfig | None = None
+) -> dict[str, float]:
   """Track a video into a dataset folder.
 
   Args:
@@ -114,7 +116,7 @@ class _Run:
   def fit(self, scratch: Path) -> None:
     self.ran = "fit"
     points, times = observe.read_landmarks(self._scratch("landmarks"))
-    box, changes, splits, shots = self._observed(points, times)
+    box, _, splits, shots = self._observed(points, times)
     training = np.isin(np.arange(len(points)), splits["train"])
     rig, embedding, _ = open_head.load()
     model = energy.landmark_rig(rig, embedding, landmarks.weights())
@@ -124,7 +126,19 @@ class _Run:
       first = fit.fit_clip(model, points, size, times, shots, training, self.config.fit, _shares(bar, 0, 60))
       images = np.stack([read_image(self.output / "images" / f"{k:05d}.png") for k in range(len(points))])
       result = refine.refine(
-        first, model, rig, points, images, box, size, times, shots, training, self.config.fit, self.config.photometric, _shares(bar, 60, 100)
+        first,
+        model,
+        rig,
+        points,
+        images,
+        box,
+        size,
+        times,
+        shots,
+        training,
+        self.config.fit,
+        self.config.photometric,
+        _shares(bar, 60, 100),
       )
     native.write_json(scratch / "shared.json", {"focal": result.focal, "distance": result.distance})
     np.savez(scratch / "fit.npz", x=result.x, shape=result.shape, predicted=result.predicted, key_frames=result.key_frames)
@@ -151,7 +165,9 @@ class _Run:
     shared = json.loads((self._scratch("fit") / "shared.json").read_text())
     x, scale = fitted["x"], self.resolution / box[2]
     rest = x[splits["train"], :3].mean(axis=0)
-    root, neck, moved = labels.split_neck(rig, fitted["shape"], x[:, energy.ROTATION], x[:, energy.TRANSLATION], rest, self.config.torso_share)
+    root, neck, moved = labels.split_neck(
+      rig, fitted["shape"], x[:, energy.ROTATION], x[:, energy.TRANSLATION], rest, self.config.torso_share
+    )
     info = probe_video(self.video)
     gaze = np.pad(x[:, energy.GAZE], ((0, 0), (0, 1)))
     view = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -188,7 +204,8 @@ class _Run:
       "focal_video_px": shared["focal"],
       "exposure_from_background_share": round(background, 4),
       "splits": {name: value.tolist() for name, value in splits.items()},
-      "tracked_from": "MediaPipe landmarks, then direct alignment to a texture of the training frames; held-out pictures give only their own pose and expression",
+      "tracked_from": "MediaPipe landmarks, then direct alignment to a texture of the training frames; "
+      "held-out pictures give only their own pose, expression and exposure",
     }
     return header, arrays
 

@@ -84,7 +84,9 @@ def shaded(sequence: native.NativeSequence, indices: np.ndarray) -> tuple[UInt8[
   a = sequence.arrays
   h, w = sequence.size
   camera = Camera(jnp.asarray(a["world_to_camera"]), jnp.asarray(a["intrinsics"]), width=w, height=h)
-  vertices = labels.posed_vertices(rig, a["shape"], a["expression"][indices], a["pose"][indices], a["eyelids"][indices], a["translation"][indices])
+  vertices = labels.posed_vertices(
+    rig, a["shape"], a["expression"][indices], a["pose"][indices], a["eyelids"][indices], a["translation"][indices]
+  )
   ids = np.asarray(labels.face_ids(vertices, rig.faces, camera))
   normals = np.asarray(jax.vmap(face_normals, in_axes=(0, None))(vertices, rig.faces))
   light = np.array([0.3, 0.4, 0.87])
@@ -134,7 +136,9 @@ def _page(sequence: native.NativeSequence, result: dict[str, Any]) -> str:
       line_chart("Landmark residual, % of face width", times, {"mean": residual}),
       line_chart("Head rotation, degrees", times, {"pitch": pose[:, 0], "yaw": pose[:, 1], "roll": pose[:, 2]}),
       line_chart("Jaw, degrees", times, {"jaw": np.degrees(sequence.arrays["pose"][:, 2, 0])}),
-      line_chart("Eyelids (0 open, 1 closed)", times, {"left": sequence.arrays["eyelids"][:, 0], "right": sequence.arrays["eyelids"][:, 1]}),
+      line_chart(
+        "Eyelids (0 open, 1 closed)", times, {"left": sequence.arrays["eyelids"][:, 0], "right": sequence.arrays["eyelids"][:, 1]}
+      ),
     )
   )
   body = (

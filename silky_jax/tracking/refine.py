@@ -84,7 +84,9 @@ def _texture(skin: Skin, x, z, distance, seen: Observation, views: View, trainin
   index = np.flatnonzero(training)
   index = index[np.linspace(0, len(index) - 1, min(len(index), 240)).astype(int)]
   chosen = jax.tree.map(lambda a: a[index], views)
-  return photometric.texture(skin, jnp.asarray(x[index]), z, distance, seen.centre[index], chosen, jnp.ones(len(index), bool), config=config)
+  return photometric.texture(
+    skin, jnp.asarray(x[index]), z, distance, seen.centre[index], chosen, jnp.ones(len(index), bool), config=config
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "config"))

@@ -28,7 +28,9 @@ class Stages:
       probe.touch()
       probe.unlink()
     except OSError as error:
-      raise UserError(f"output_dir {root}: wanted a folder that can be written, found: {error.strerror}. Choose another with --output_dir.") from error
+      raise UserError(
+        f"output_dir {root}: wanted a folder that can be written, found: {error.strerror}. Choose another with --output_dir."
+      ) from error
 
   def run(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
     """Run `work(scratch folder)` unless it was done with the same inputs; return the stage's fingerprint.

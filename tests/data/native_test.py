@@ -25,8 +25,8 @@ def folder(tmp_path):
   arrays = {
     "index": np.arange(COUNT, dtype=np.int32), "time": np.arange(COUNT, dtype=np.float32) / 25, "shot": np.zeros(COUNT, np.int32),
     "expression": f32(COUNT, EXPRESSIONS), "pose": f32(COUNT, 5, 3), "eyelids": f32(COUNT, 2), "translation": f32(COUNT, 3),
-    "landmarks": f32(COUNT, 478, 2), "valid": np.ones(COUNT, bool), "exposure": np.ones((COUNT, 3), np.float32), "shape": f32(4), "offset": f32(7, 3),
-    "intrinsics": np.eye(3, dtype=np.float32), "world_to_camera": np.eye(4, dtype=np.float32),
+    "landmarks": f32(COUNT, 478, 2), "valid": np.ones(COUNT, bool), "exposure": np.ones((COUNT, 3), np.float32),
+    "shape": f32(4), "offset": f32(7, 3), "intrinsics": np.eye(3, dtype=np.float32), "world_to_camera": np.eye(4, dtype=np.float32),
   }  # fmt: skip
   splits = {k: v.tolist() for k, v in make_splits(np.ones(COUNT)).items()}
   header = {"rig": "r", "rig_hash": "h", "frames": COUNT, "width": SIZE, "height": SIZE, "fps": 25.0, "splits": splits}
