@@ -26,7 +26,7 @@ class PriorConfig:
   """Standard deviations of the priors; radians, metres, coefficient units."""
 
   landmark: float = 0.012  # of the face width: what the landmark model is off by, systematically
-  independent: float = 60.0  # of 478 landmarks: neighbours err together, so they do not count one by one
+  independent: float = 80.0  # of 478 landmarks: neighbours err together, so they do not count one by one
   expression: float = 0.25
   expression_below: float = 0.02  # softness of the wall at 0
   expression_above: float = 0.15  # softness of the wall at 1
@@ -38,7 +38,7 @@ class PriorConfig:
   eyelids_above: float = 0.05
   identity: float = 1.0
   log_focal: float = 0.20
-  frames_independent: float = 4.0  # landmark errors repeat in every frame: many frames are not much more evidence of identity
+  frames_independent: float = 6.0  # landmark errors repeat in every frame: many frames are not much more evidence of identity
 
 
 @flax.struct.dataclass

@@ -249,7 +249,7 @@ def weights() -> Float[np.ndarray, "478"]:
   """Relative trust in each landmark."""
   trust = np.ones(COUNT, np.float32)
   trust[REGIONS["contour"]] = 0.4
-  trust[REGIONS["lips"]] = 2.0
-  trust[REGIONS["lids"]] = 2.0
+  trust[REGIONS["lips"]] = 3.0
+  trust[REGIONS["lids"]] = 6.0
   trust[REGIONS["irises"]] = 1.5
   return trust

@@ -33,7 +33,7 @@ from silky_jax.tracking.photometric import PhotometricConfig
 from silky_jax.tracking.stages import Stages, file_fingerprint
 from silky_jax.types import Camera
 
-CODE_VERSION = 2  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
+CODE_VERSION = 3  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
 
 
 @dataclasses.dataclass(frozen=True)
