@@ -94,12 +94,12 @@ class _Demo:
   def check(self) -> None:
     """Refuse a folder that holds another demo: its results would be mixed with these."""
     path = self.stages.folder / "demo.json"
-    mine = {"clip": file_fingerprint(self.video), "settings": fingerprint({"config": repr(self.config)})}
+    mine = {"another clip": file_fingerprint(self.video), "other settings": fingerprint({"config": repr(self.config)})}
     theirs = _read(path)
     differing = [key for key in mine if theirs and theirs.get(key) != mine[key]]
     if differing:
       raise UserError(
-        f"{self.root} holds a demo made from another {' and other '.join(differing)}: wanted an empty folder or the same run. "
+        f"{self.root} holds a demo made from {' and '.join(differing)}: wanted an empty folder or the same run. "
         f"Choose another --output_dir, or delete {self.root}."
       )
     native.write_json(path, mine)

@@ -111,7 +111,7 @@ def test_another_clip_or_other_settings_are_refused(clip, calls, tmp_path):
   other = write_video(tmp_path / "other.mp4", np.zeros((3, 32, 32, 3), np.uint8), 25)
   with pytest.raises(UserError, match=r"made from another clip: .*--output_dir"):
     demo.run_demo(other, tmp_path / "out")
-  with pytest.raises(UserError, match="another settings"):
+  with pytest.raises(UserError, match="from other settings"):
     demo.run_demo(clip, tmp_path / "out", demo.DemoConfig(resolution=128))
   assert len(calls) == 4
 
