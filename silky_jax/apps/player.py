@@ -145,7 +145,7 @@ def outline(rig: FlameRig, vertices: Float[Array, "t v 3"], camera: Camera) -> B
 def resting(sequence: Sequence) -> Frame:
   """One moment (batch [1], no pictures): the person's usual face, looking straight ahead from the origin.
 
-  Expression, jaw, eyes and lids are medians over the training frames; head, neck and translation are zero.
+  Expression, jaw, eyes and lids are medians over the training frames; head, neck and translation are zero, exposure is 1.
 
   Args:
     sequence: the dataset.
@@ -154,7 +154,7 @@ def resting(sequence: Sequence) -> Frame:
   pose = np.median(np.asarray(train.pose), axis=0, keepdims=True)
   pose[:, :2] = 0.0
   middle = {key: np.median(np.asarray(getattr(train, key)), axis=0, keepdims=True) for key in ("expression", "eyelids")}
-  return take(train, np.array([0])).replace(pose=pose, translation=np.zeros((1, 3), np.float32), **middle)
+  return take(train, np.array([0])).replace(pose=pose, translation=np.zeros((1, 3), np.float32), exposure=None, **middle)
 
 
 def stance(player: Player, sequence: Sequence, frame: Frame) -> Stance:

@@ -15,7 +15,7 @@ RenderFrames = Callable[[Frame], tuple[Float[Array, "t h w 3"], Float[Array, "t 
 
 
 def driving(frames: Frame) -> Frame:
-  """Only what drives an avatar: no picture, mask, labels or landmarks (they are None)."""
+  """Only what drives an avatar, tracked parameters and camera: no picture, mask, labels or landmarks (they are None)."""
   return frames.replace(image=None, mask=None, parts=None, landmarks=None)
 
 

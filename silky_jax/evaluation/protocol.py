@@ -24,8 +24,8 @@ BASELINES = ("nearest_frame", "aligned_frame")
 CALIBRATION = ("truth_shifted_1px", "truth_shifted_2px", "truth_blurred")
 _VGG_BATCH = 2  # a pair of 256 px pictures takes 0.2 GB inside VGG
 _TRACKED = (
-  "pose, expression, jaw, eyes and lids of a held-out frame were tracked in that frame; identity, camera and every trained "
-  "number come from training frames; no tracked parameter was fine-tuned with the avatar"
+  "pose, expression, jaw, eyes, lids and camera exposure of a held-out frame were tracked in that frame (baselines are given the "
+  "exposure too); identity, camera and every trained number come from training frames; nothing tracked was fine-tuned with the avatar"
 )
 
 
@@ -173,16 +173,23 @@ def _photographs(sequence: Sequence, target: Truth, background: np.ndarray, conf
   train = np.asarray(sequence.splits["train"])
   known = read_truth(sequence, train, config.resolution)
   near = baselines.nearest(known.frames, target.frames)
-  photographs = {"nearest_frame": (known.image[near], known.mask[near])}
-  like = baselines.nearest(known.frames, target.frames, baselines.POSE_FREE) if target.landmarks.shape[1] else []
-  images, masks = [], []
-  for k, source in enumerate(like):
-    matrix = baselines.align(known.landmarks[source], target.landmarks[k])
-    images.append(baselines.warp_similarity(known.image[source], matrix))
-    masks.append(baselines.warp_similarity(known.mask[source], matrix))
-  if images:
-    photographs["aligned_frame"] = np.stack(images), np.stack(masks)
+  photographs = {"nearest_frame": (_exposed(known, near, target), known.mask[near])}
+  if target.landmarks.shape[1]:
+    like = baselines.nearest(known.frames, target.frames, baselines.POSE_FREE)
+    moves = [baselines.align(known.landmarks[source], target.landmarks[k]) for k, source in enumerate(like)]
+    pictures = (_exposed(known, like, target), known.mask[like])
+    warped = (np.stack([baselines.warp_similarity(a, move) for a, move in zip(x, moves, strict=True)]) for x in pictures)
+    photographs["aligned_frame"] = tuple(warped)
   return {name: _Shown(_on(image, target.mask, background), _on(image, mask, background)) for name, (image, mask) in photographs.items()}
+
+
+def _exposed(known: Truth, chosen: np.ndarray, target: Truth) -> np.ndarray:
+  """Training photographs as the camera's exposure at the target's moments would have shown them; as they are where it is not tracked."""
+  pictures = known.image[chosen]
+  if known.frames.exposure is None or target.frames.exposure is None:
+    return pictures
+  gain = np.asarray(target.frames.exposure) / np.asarray(known.frames.exposure)[chosen]
+  return np.stack([bytes_of(picture / 255.0 * g) for picture, g in zip(pictures, gain, strict=True)])
 
 
 def _spoiled(target: Truth, photos: np.ndarray, background: np.ndarray, config: EvalConfig) -> dict[str, _Shown]:

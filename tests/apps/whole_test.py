@@ -26,7 +26,7 @@ from silky_jax.training.synthetic import synthetic_sequence
 def trained(tmp_path_factory):
   """A run of no steps: what training would leave on disk, without its compile time."""
   rig = open_head.load()[0]
-  sequence = synthetic_sequence(rig, rig_hash(rig), frames=30, size=64)
+  sequence = synthetic_sequence(rig, frames=30, size=64)
   root = tmp_path_factory.mktemp("run")
   config = ExperimentConfig(model=SilkyConfig(uv_size=40, residual="none"))
   (root / "train").mkdir()

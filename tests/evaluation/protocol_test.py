@@ -118,3 +118,17 @@ def test_baselines_never_show_a_heldout_picture(make_sequence):
     seen = set(indices.tolist())
     assert seen <= train or not seen & train  # photographs for baselines come from training frames alone
   assert first.metrics["heldout_tail"]["nearest_frame"]["psnr"] < 60
+
+
+def test_baselines_are_given_the_exposure_too(make_sequence):
+  sequence = make_sequence()
+  gain = np.ones((40, 3), np.float32)
+  gain[sequence.splits["heldout_tail"]] = (0.7, 0.8, 0.9)
+  dark = sequence.all_frames.replace(image=sequence.all_frames.image * gain[:, None, None], exposure=gain)
+  rows = []
+  for frames in (dark, dark.replace(exposure=None)):
+    changed = dataclasses.replace(sequence, all_frames=frames)
+    rows.append(protocol.evaluate(_perfect(changed), changed, BACKGROUND, lpips={}, config=CONFIG).metrics["heldout_tail"])
+  for name in ("nearest_frame", "aligned_frame"):
+    assert rows[0][name]["psnr"] > rows[1][name]["psnr"] + 0.3
+  assert rows[0]["avatar"]["psnr"] == rows[1]["avatar"]["psnr"]
