@@ -20,8 +20,7 @@ class ArgSpec(NamedTuple):
 
 ARG_SPECS: dict[str, ArgSpec] = {
   "smoke": ArgSpec(n=40, width=32, height=32, tile=8, channels=3, ci=True),
-  "large_tile": ArgSpec(n=200, width=45, height=29, tile=16, channels=4, ci=True),
-  "one_channel": ArgSpec(n=60, width=19, height=33, tile=8, channels=1, ci=True),
+  "large_tile": ArgSpec(n=200, width=45, height=29, tile=16, channels=1, ci=True),
   "features": ArgSpec(n=60, width=24, height=17, tile=8, channels=33, ci=True),
   "demo": ArgSpec(n=12_000, width=192, height=192, tile=8, channels=3, ci=False),
   "paper": ArgSpec(n=14_000, width=256, height=256, tile=8, channels=3, ci=False),

@@ -71,7 +71,6 @@ SCENES = {
   "giant": (giant(), view()),
   "corner": (corner(), view()),
   "around_the_camera": (around_the_camera(), view(angle=0.0)),
-  "wide_one_channel": (shell(60, 1, seed=6), view(64, 16)),
   "tall_four_channels": (shell(60, 4, seed=7), view(24, 40)),
-  "32_channels": (shell(50, 32, seed=8), view(21, 20)),
+  "wide_32_channels": (shell(50, 32, seed=8), view(64, 16)),
 }
