@@ -5,7 +5,8 @@ Question: how long does one view take inside a train step, per size? Run:
     python -m experiments.bench_render --output=experiments/results/rasterize_cpu_xla.json
 
 Gradients go to means, quaternions, deviations, opacities, colours and background, and all of them are waited for; every repeat gets other
-inputs. The smallest time of the repeats is the figure (other work on the machine only adds to it); the median stands beside it.
+inputs. Written down: the smallest wall time, the median, and the smallest processor time of all threads together, which other
+work on the machine disturbs least.
 """
 
 import json
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec
-from silky_kernels.rasterize.bench import machine, smallest_ms
+from silky_kernels.rasterize.bench import machine, time_calls
 
 from silky_jax.gaussians.covariance import covariance_from_axes
 from silky_jax.geometry import camera as cameras
@@ -70,11 +71,10 @@ def measure(spec: ArgSpec, backend: str, repeats: int) -> dict[str, float | int 
   for _ in range(repeats):
     moved = scene | {"means": scene["means"] + jnp.asarray(rng.normal(size=3) * 1e-3, jnp.float32)}
     inputs.append((moved, camera, tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)))
-  forward_ms = smallest_ms(jax.jit(lambda s, c: forward(s, c, config)), [arguments[:2] for arguments in inputs])
-  both_ms = smallest_ms(jax.jit(jax.value_and_grad(lambda s, c, g: loss(s, c, g, config))), inputs)
+  forward_times = time_calls(jax.jit(lambda s, c: forward(s, c, config)), [arguments[:2] for arguments in inputs])
+  both_times = time_calls(jax.jit(jax.value_and_grad(lambda s, c, g: loss(s, c, g, config))), inputs)
   row = {"n": spec.n, "width": spec.width, "height": spec.height, "channels": spec.channels, "backend": backend}
-  row |= {"forward_ms": round(forward_ms[0], 1), "forward_backward_ms": round(both_ms[0], 1)}
-  row |= {"forward_median_ms": round(forward_ms[1], 1), "forward_backward_median_ms": round(both_ms[1], 1)}
+  row |= forward_times.named("forward") | both_times.named("forward_backward")
   return row | {"tile": spec.tile, "pairs": pairs, "capacity": config.capacity}
 
 

@@ -2,8 +2,8 @@
 
     python -m silky_kernels.rasterize.bench --specs demo paper --repeats 10 --output result.json
 
-Every repeat gets other inputs and all outputs and gradients are waited for. The time is the smallest of the repeats, which is what the
-machine can do when nothing else runs; the median is written too.
+Every repeat gets other inputs and all outputs and gradients are waited for. Written down: the smallest wall time, the median,
+and the smallest processor time, which other work on the machine disturbs least.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from silky_kernels.bin_tiles.api import bin_tiles
 from silky_kernels.rasterize.api import rasterize_tiles
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec
 
-__all__ = ["head_splats", "machine", "measure", "smallest_ms"]
+__all__ = ["Timing", "head_splats", "machine", "measure", "time_calls"]
 
 _TRAINED = ("means2d", "conics", "features", "opacities", "depths", "background")
 
@@ -68,17 +69,30 @@ def head_splats(n: int, width: int, height: int, channels: int, seed: int = 0) -
   return {name: value.astype(np.float32) for name, value in arguments.items()}
 
 
-def smallest_ms(function: Callable, inputs: Sequence) -> tuple[float, float]:
-  """(smallest, median) wall time in ms of `function(*arguments)` over the given argument tuples, compiled and warmed up before."""
+class Timing(NamedTuple):
+  """Milliseconds of one call."""
+
+  smallest: float  # wall time of the fastest repeat
+  median: float  # wall time
+  processor: float  # processor time of the fastest repeat, all threads: what remains true on a machine that others use too
+
+  def named(self, name: str) -> dict[str, float]:
+    """Columns of a result row."""
+    return {f"{name}_ms": round(self.smallest, 1), f"{name}_median_ms": round(self.median, 1), f"{name}_cpu_ms": round(self.processor, 1)}
+
+
+def time_calls(function: Callable, inputs: Sequence) -> Timing:
+  """Times `function(*arguments)` over the given argument tuples, compiled and warmed up before."""
   inputs = jax.block_until_ready(list(inputs))
   for arguments in inputs[:2]:
     jax.block_until_ready(function(*arguments))
-  times = []
+  wall, processor = [], []
   for arguments in inputs:
-    start = time.perf_counter()
+    start, start_processor = time.perf_counter(), time.process_time()
     jax.block_until_ready(function(*arguments))
-    times.append(1e3 * (time.perf_counter() - start))
-  return min(times), statistics.median(times)
+    wall.append(1e3 * (time.perf_counter() - start))
+    processor.append(1e3 * (time.process_time() - start_processor))
+  return Timing(min(wall), statistics.median(wall), min(processor))
 
 
 def measure(spec: ArgSpec, backend: str, repeats: int) -> dict[str, float | int | str]:
@@ -103,20 +117,19 @@ def measure(spec: ArgSpec, backend: str, repeats: int) -> dict[str, float | int 
     shifted = splats | {"means2d": splats["means2d"] + jnp.asarray(rng.uniform(-0.5, 0.5, 2), jnp.float32)}
     shapes = ((spec.height, spec.width, spec.channels), (spec.height, spec.width), (spec.height, spec.width))
     inputs.append((shifted, (shifted["means2d"], *boxes[1:]), tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)))
-  forward_ms, forward_median = smallest_ms(jax.jit(forward), [arguments[:2] for arguments in inputs])
-  both_ms, both_median = smallest_ms(jax.jit(jax.value_and_grad(loss)), inputs)
-  row = {"n": spec.n, "width": spec.width, "height": spec.height, "channels": spec.channels, "tile": spec.tile, "pairs": wanted}
-  times = {"forward_ms": forward_ms, "forward_backward_ms": both_ms}
-  times |= {"forward_median_ms": forward_median, "forward_backward_median_ms": both_median}
-  return row | {"backend": backend} | {name: round(value, 2) for name, value in times.items()}
+  forward_times = time_calls(jax.jit(forward), [arguments[:2] for arguments in inputs])
+  both_times = time_calls(jax.jit(jax.value_and_grad(loss)), inputs)
+  row = {"n": spec.n, "width": spec.width, "height": spec.height, "channels": spec.channels, "backend": backend}
+  return row | forward_times.named("forward") | both_times.named("forward_backward") | {"tile": spec.tile, "pairs": wanted}
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int | float]:
   """What the figures were measured on."""
   device = jax.devices()[0]
   name = device.device_kind if device.platform != "cpu" else _cpu_name()
   cores = os.cpu_count() or 0
-  return {"device": name, "cores": cores, "python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+  versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+  return {"device": name, "cores": cores, "load_average": round(os.getloadavg()[0], 1)} | versions
 
 
 def _cpu_name() -> str:
