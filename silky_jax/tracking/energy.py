@@ -53,7 +53,7 @@ class LandmarkRig:
 def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.ndarray, "l"]) -> LandmarkRig:
   """Cut a rig down to the vertices under the landmarks, and one more per joint that stands for all it is regressed from.
 
-  Host code; exact: joints are linear in the identity, so a joint is a vertex that identity moves and nothing else does.
+  Host code; exact: joints are linear in identity and expression, so a joint is a vertex that pose correctives do not move.
   """
   used_faces = np.asarray(rig.faces)[np.asarray(embedding.face_indices)]
   keep = np.unique(used_faces)
@@ -65,7 +65,7 @@ def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.
   small = rig.replace(
     template=joined(rig.template, rig.joint_regressor @ rig.template),
     shape_basis=joined(rig.shape_basis, jnp.einsum("jv,vck->jck", rig.joint_regressor, rig.shape_basis)),
-    expression_basis=still(rig.expression_basis, 0),
+    expression_basis=joined(rig.expression_basis, jnp.einsum("jv,vce->jce", rig.joint_regressor, rig.expression_basis)),
     pose_basis=still(rig.pose_basis, 1),
     joint_regressor=np.pad(np.eye(joint_count, dtype=np.float32), ((0, 0), (len(keep), 0))),
     skinning=joined(rig.skinning, np.eye(joint_count, rig.skinning.shape[1], dtype=np.float32)),
