@@ -64,4 +64,5 @@ def _sort_pairs(tiles: Int[Array, "p"], rank: Int[Array, "p"], count: int, n: in
   if ((count + 1) << bits) <= 2**32:
     keys = jnp.sort((tiles.astype(jnp.uint32) << bits) | rank.astype(jnp.uint32))
     return (keys >> bits).astype(jnp.int32), (keys & jnp.uint32((1 << bits) - 1)).astype(jnp.int32)
-  return lax.sort((tiles, rank), num_keys=2, is_stable=False)
+  tiles, rank = lax.sort((tiles, rank), num_keys=2, is_stable=False)
+  return tiles, rank

@@ -13,12 +13,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from silky_kernels.backend import available_backends
 from silky_kernels.bin_tiles.api import bin_tiles
@@ -128,7 +128,7 @@ def machine() -> dict[str, str | int | float]:
   device = jax.devices()[0]
   name = device.device_kind if device.platform != "cpu" else _cpu_name()
   cores = os.cpu_count() or 0
-  versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+  versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": metadata.version("jaxlib")}
   return {"device": name, "cores": cores, "load_average": round(os.getloadavg()[0], 1)} | versions
 
 

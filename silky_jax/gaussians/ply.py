@@ -157,14 +157,14 @@ def read(path: Path | str) -> RawGaussians:
   path = Path(path)
   content = path.read_bytes()
   count, fields, start = _header(path, content)
-  layout = np.dtype(fields)
+  layout, names = np.dtype(fields), [name for name, _ in fields]
   if len(content) - start < count * layout.itemsize:
     raise PlyError(f"{path}: cut short: {count} vertices need {count * layout.itemsize} bytes, {len(content) - start} follow the header")
   table = np.frombuffer(content, layout, count, start)
-  rest = sorted((name for name in layout.names if name.startswith("f_rest_")), key=lambda name: int(name.removeprefix("f_rest_")))
+  rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: int(name.removeprefix("f_rest_")))
   if len(rest) not in (0, 9, 24, 45):
     raise PlyError(f"{path}: expected 0, 9, 24 or 45 properties f_rest_*, got {len(rest)}")
-  missing = [name for name in _PROPERTIES if name not in layout.names and not name.startswith(("n", "f_rest_"))]
+  missing = [name for name in _PROPERTIES if name not in names and not name.startswith(("n", "f_rest_"))]
   if missing:
     raise PlyError(f"{path}: not a Gaussian splatting file: it lacks {', '.join(missing)}")
 

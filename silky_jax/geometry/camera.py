@@ -4,6 +4,8 @@ All functions accept leading batch axes on the camera and on the points, broadca
 Conventions are those of `silky_jax.types`: OpenCV axes, pixel centres at half integers, metres.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -150,7 +152,7 @@ def crop(camera: Camera, left: float | int, top: float | int, *, width: int, hei
     A camera whose picture equals rows `top:top + height` and columns `left:left + width` of the whole one.
   """
   offset = jnp.zeros((3, 3), camera.intrinsics.dtype).at[:2, 2].set(jnp.asarray([left, top], camera.intrinsics.dtype))
-  return camera.replace(intrinsics=camera.intrinsics - offset, width=width, height=height)
+  return dataclasses.replace(camera, intrinsics=camera.intrinsics - offset, width=width, height=height)
 
 
 def rescale(camera: Camera, *, width: int, height: int) -> Camera:
@@ -167,7 +169,7 @@ def rescale(camera: Camera, *, width: int, height: int) -> Camera:
     The camera at the new size.
   """
   scale = jnp.asarray([width / camera.width, height / camera.height, 1.0], camera.intrinsics.dtype)
-  return camera.replace(intrinsics=camera.intrinsics * scale[:, None], width=width, height=height)
+  return dataclasses.replace(camera, intrinsics=camera.intrinsics * scale[:, None], width=width, height=height)
 
 
 def _focal(camera: Camera) -> Float[Array, "*b 1 2"]:

@@ -59,7 +59,7 @@ def render(
     raise ValueError(f"background: expected [{gaussians.features.shape[-1]}] like the features, got {background.shape}")
   splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass)
   if probe is not None:
-    splats = splats.replace(means2d=splats.means2d + probe)
+    splats = dataclasses.replace(splats, means2d=splats.means2d + probe)
   sizes = {"width": camera.width, "height": camera.height, "tile": config.tile, "backend": config.backend}
   bins = bin_tiles(lax.stop_gradient(splats.means2d), boxes, lax.stop_gradient(splats.depths), capacity=config.capacity, **sizes)
   picture = rasterize_tiles(
