@@ -12,6 +12,7 @@ from silky_jax.config import ConfigError, closest
 def get_config(variant="mlp"):
   """The config of a variant."""
   c = default.get_config()
+  c.losses.huber = default.term(10.0)  # half a squared error is small: this puts it beside the others
   c.losses.ssim = default.term(0.2)
   c.losses.perceptual = default.term(0.05, start=0.5)
   c.losses.alpha = default.term(0.05)
@@ -28,7 +29,7 @@ def get_config(variant="mlp"):
     c.steps = 10000
     c.model.residual = "none"
   elif variant == "demo":
-    c.steps = 4000
+    c.steps = 2500
     c.model.width = 64
   else:
     raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'demo'))}")
