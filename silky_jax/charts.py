@@ -25,16 +25,16 @@ def line_chart(
   title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], *, x_label: str = "seconds", width: int = 720, height: int = 220
 ) -> str:
   """Lines over one axis as inline SVG; gaps where a value is not finite; empty text when there is nothing to draw."""
-  x = np.asarray(x, float)
+  at = np.asarray(x, float)
   values = {name: np.asarray(y, float) for name, y in series.items()}
   finite = np.concatenate([y[np.isfinite(y)] for y in values.values()]) if values else np.zeros(0)
-  if not len(x) or not len(finite):
+  if not len(at) or not len(finite):
     return ""
   low, high = float(finite.min()), float(finite.max())
   high = high if high > low else low + 1.0
   left, right, top, bottom = 66, 16, 30, 34
-  span = max(float(x[-1] - x[0]), 1e-9)
-  px = left + (x - x[0]) / span * (width - left - right)
+  span = max(float(at[-1] - at[0]), 1e-9)
+  px = left + (at - at[0]) / span * (width - left - right)
   py = {name: top + (high - y) / (high - low) * (height - top - bottom) for name, y in values.items()}
   font = "font-family='system-ui,sans-serif' font-size='12'"
   parts = [f"<svg viewBox='0 0 {width} {height}' width='{width}' role='img' aria-label='{html.escape(title)}' {font}>"]
@@ -43,8 +43,8 @@ def line_chart(
     y = top + share * (height - top - bottom)
     parts.append(f"<line x1='{left}' x2='{width - right}' y1='{y:.1f}' y2='{y:.1f}' stroke='#e4e8ec'/>")
     parts.append(f"<text x='{left - 6}' y='{y + 4:.1f}' text-anchor='end' fill='#56616b'>{high - share * (high - low):.3g}</text>")
-    at = left + share * (width - left - right)
-    parts.append(f"<text x='{at:.1f}' y='{height - 16}' text-anchor='middle' fill='#56616b'>{x[0] + share * span:.4g}</text>")
+    tick = left + share * (width - left - right)
+    parts.append(f"<text x='{tick:.1f}' y='{height - 16}' text-anchor='middle' fill='#56616b'>{at[0] + share * span:.4g}</text>")
   parts.append(f"<text x='{width - right}' y='{height - 3}' text-anchor='end' fill='#56616b'>{html.escape(x_label)}</text>")
   for number, (name, y) in enumerate(py.items()):
     ink = INKS[number % len(INKS)]

@@ -16,9 +16,8 @@ Shapes are comments here and jaxtyping annotations on the functions: a checked p
 from typing import Any
 
 import flax.struct
-import jax
 
-Array = jax.Array
+Array = Any  # jax on a device, numpy on the host; shapes in the comments
 PyTree = Any
 
 
@@ -27,8 +26,7 @@ def static() -> Any:
   return flax.struct.field(pytree_node=False)
 
 
-@flax.struct.dataclass
-class Gaussians:
+class Gaussians(flax.struct.PyTreeNode):
   """World-space, activated 3D Gaussians; a dead slot has opacity 0."""
 
   means: Array  # [*b, n, 3] metres
@@ -37,8 +35,7 @@ class Gaussians:
   features: Array  # [*b, n, c] colours (harmonics already evaluated) or any channels
 
 
-@flax.struct.dataclass
-class Camera:
+class Camera(flax.struct.PyTreeNode):
   """Pinhole camera without distortion. Size is static: a new size is a new compile."""
 
   world_to_camera: Array  # [*b, 4, 4] OpenCV axes
@@ -47,8 +44,7 @@ class Camera:
   height: int = static()
 
 
-@flax.struct.dataclass
-class Frame:
+class Frame(flax.struct.PyTreeNode):
   """One moment of one subject: what drives an avatar, and what it should look like."""
 
   index: Array  # [*b] int32, frame number in the source video
@@ -69,8 +65,7 @@ class Frame:
   exposure: Array | None = None  # [*b, 3] gain of the camera per channel against the clip's mean; None is 1
 
 
-@flax.struct.dataclass
-class FlameRig:
+class FlameRig(flax.struct.PyTreeNode):
   """A FLAME-shaped head: shared by all subjects, always an argument, never closed over."""
 
   template: Array  # [v, 3] metres
@@ -90,16 +85,14 @@ class FlameRig:
   expression_names: tuple[str, ...] = static()
 
 
-@flax.struct.dataclass
-class LandmarkEmbedding:
+class LandmarkEmbedding(flax.struct.PyTreeNode):
   """Landmarks as points on a rig's surface."""
 
   face_indices: Array  # [l] int32
   barycentric: Array  # [l, 3], rows sum to 1
 
 
-@flax.struct.dataclass
-class Subject:
+class Subject(flax.struct.PyTreeNode):
   """What an avatar's init is told of one person."""
 
   shape: Array  # [k]
@@ -108,8 +101,7 @@ class Subject:
   expression_variance: Array  # [e], over training frames
 
 
-@flax.struct.dataclass
-class Splats:
+class Splats(flax.struct.PyTreeNode):
   """Projected Gaussians, between projection and rasterization only."""
 
   means2d: Array  # [*b, n, 2] px
@@ -120,8 +112,7 @@ class Splats:
   features: Array  # [*b, n, c]
 
 
-@flax.struct.dataclass
-class Render:
+class Render(flax.struct.PyTreeNode):
   """A picture. `overflow` counts tile pairs that the static capacity dropped: never hide it."""
 
   image: Array  # [*b, h, w, c] background composited
@@ -132,16 +123,14 @@ class Render:
   pairs: Array  # [*b] int32, tile pairs wanted (kept + dropped)
 
 
-@flax.struct.dataclass
-class Variables:
+class Variables(flax.struct.PyTreeNode):
   """An avatar's arrays: plain nested dicts, so that paths are stable names."""
 
   params: dict[str, Any]  # trained
   buffers: dict[str, Any]  # not trained: subject shape, bindings, alive, statistics
 
 
-@flax.struct.dataclass
-class Prediction:
+class Prediction(flax.struct.PyTreeNode):
   """What `regularize` sees of a clip."""
 
   gaussians: Gaussians  # [b, t, ...]
@@ -150,8 +139,7 @@ class Prediction:
   aux: dict[str, Any]  # [b, t, ...]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """Everything a training run carries from step to step."""
 
   step: Array  # [] int32

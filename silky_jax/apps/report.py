@@ -248,7 +248,7 @@ def _score_table(metrics: Mapping[str, Any], split: str) -> str:
   return f"{head}<div class='scroll'><table>{''.join(lines)}</table></div>"
 
 
-def _at(tree: Mapping[str, Any], path: Sequence[str]) -> float | None:
+def _at(tree: Any, path: Sequence[str]) -> float | None:
   for key in path:
     tree = tree.get(key) if isinstance(tree, Mapping) else None
   return tree

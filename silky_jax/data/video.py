@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.container
+import av.error
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -80,7 +82,8 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
     first = _first_frame(container, path)
     turned = first.rotation % 180 != 0
     size = (first.height, first.width) if turned else (first.width, first.height)
-    seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, av.time_base)
+    whole = Fraction(container.duration or 0, av.time_base)
+    seconds = stream.duration * stream.time_base if stream.duration and stream.time_base else whole
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     return VideoInfo(path, *size, float(rate), stream.frames, float(seconds), stream.codec_context.name)
 
@@ -202,14 +205,14 @@ class VideoWriter:
     picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
     picture.color_range = _LIMITED
     picture.colorspace = _BT709
-    for packet in self._stream.encode(picture):
+    for packet in self._stream.encode(picture):  # pyright: ignore[reportOptionalMemberAccess]
       self._container.mux(packet)
 
   def _start(self, shape: tuple[int, ...]) -> "av.VideoStream":
     stream = self._container.add_stream("libx264", rate=self._rate)
     stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
     stream.pix_fmt = "yuv420p"
-    stream.options = self._options
+    stream.options = self._options  # pyright: ignore[reportAttributeAccessIssue]
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED

@@ -156,11 +156,11 @@ def read_pickle(path: Path) -> Any:
   with Path(path).open("rb") as file:
     try:
       found = _Unpickler(file, encoding="latin1").load()
+      return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
     except pickle.UnpicklingError as error:
       raise ValueError(f"{path}: {error}; only arrays are read from a pickle. Next: do not trust this file, download it anew") from error
     except (EOFError, AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
       raise ValueError(f"{path}: expected a pickle, got something else ({type(error).__name__}). Next: download it anew") from error
-  return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
 
 
 def _plain(value: Any) -> Any:
@@ -181,6 +181,9 @@ def _plain(value: Any) -> Any:
 def _dense(matrix: _Sparse) -> np.ndarray:
   state = matrix.state
   shape = state.get("_shape", state.get("shape"))
+  absent = [name for name in ("indptr", "indices", "data") if name not in state]
+  if shape is None or absent:
+    raise pickle.UnpicklingError(f"a sparse matrix lacks {absent or 'its shape'}")
   rows, columns = (int(n) for n in shape)
   starts, across, data = (np.asarray(state[name]) for name in ("indptr", "indices", "data"))
   along = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -390,6 +393,7 @@ def _npy_object(path: Path) -> dict[str, Any]:
     reader(file)
     try:
       found = _Unpickler(file, encoding="latin1").load()
+      return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
     except pickle.UnpicklingError as error:
       raise ValueError(f"{path}: {error}; only arrays are read from a pickle") from error
   found = found.item() if isinstance(found, np.ndarray) else found

@@ -41,8 +41,7 @@ class PriorConfig:
   frames_independent: float = 6.0  # landmark errors repeat in every frame: many frames are not much more evidence of identity
 
 
-@flax.struct.dataclass
-class LandmarkRig:
+class LandmarkRig(flax.struct.PyTreeNode):
   """The part of a rig that moves landmarks, so that a solve does not pose the whole head."""
 
   rig: FlameRig  # the vertices under landmarks and joints alone; joint_regressor and faces re-indexed
@@ -102,8 +101,7 @@ def project(
   return centre + focal * jnp.stack([points[:, 0], -points[:, 1]], axis=-1) / depth[:, None]
 
 
-@flax.struct.dataclass
-class Observation:
+class Observation(flax.struct.PyTreeNode):
   """What is known of one frame."""
 
   landmarks: Float[jax.Array, "l 2"]  # px

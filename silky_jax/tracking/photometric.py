@@ -29,8 +29,7 @@ class PhotometricConfig:
   points: int = 1500
 
 
-@flax.struct.dataclass
-class Skin:
+class Skin(flax.struct.PyTreeNode):
   """Points of the skin and what they look like."""
 
   rig: LandmarkRig
@@ -51,8 +50,7 @@ def sample(image: Float[jax.Array, "h w c"], pixels: Float[jax.Array, "m 2"]) ->
   return top * (1 - fy) + bottom * fy
 
 
-@flax.struct.dataclass
-class View:
+class View(flax.struct.PyTreeNode):
   """The picture of one frame and how the tracker's pixels map into it."""
 
   image: Float[jax.Array, "h w 3"]

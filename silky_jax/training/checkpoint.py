@@ -110,7 +110,7 @@ class Store:
     Raises:
       CheckpointError: another format number.
     """
-    raw = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    raw = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     if raw.get("format") != FORMAT:
       raise CheckpointError(f"checkpoint {step}: expected format {FORMAT}, found {raw.get('format')}; it was written by another version")
     return Meta(**raw)
@@ -119,7 +119,7 @@ class Store:
     """The state of one checkpoint, into the shapes of `like` (from `eval_shape`)."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
-    return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+    return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
   def close(self) -> None:
     """Release the folder."""
