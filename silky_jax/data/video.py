@@ -55,7 +55,9 @@ def _open(path: Path) -> tuple["av.container.InputContainer", "av.VideoStream"]:
   except PermissionError as error:
     raise UserError(f"{path} may not be read: {error.strerror}; change its permissions") from error
   except (av.error.FFmpegError, ValueError) as error:
-    raise UserError(f"{path} is not a readable video ({error}); convert it to H.264 in .mp4 and try again") from error
+    raise UserError(
+      f"{path} is not a readable video ({getattr(error, 'strerror', None) or error}); convert it to H.264 in .mp4 and try again"
+    ) from error
   if not container.streams.video:
     container.close()
     raise UserError(f"{path} has no picture track; give a file that holds video")
@@ -183,7 +185,7 @@ class VideoWriter:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
     except OSError as error:
-      raise UserError(f"{self.path} cannot be written: {error.strerror or error}; choose another --output_dir") from error
+      raise UserError(f"{self.path} cannot be written: {error.strerror or error}; choose another place") from error
 
   def add(self, frame: np.ndarray) -> None:
     """Append one RGB frame; all frames of a video have one shape.
@@ -232,7 +234,7 @@ class VideoWriter:
       if kind is None:
         os.replace(self._part, self.path)
     except OSError as failure:
-      raise UserError(f"{self.path} cannot be written: {failure.strerror or failure}; choose another --output_dir") from failure
+      raise UserError(f"{self.path} cannot be written: {failure.strerror or failure}; choose another place") from failure
     finally:
       self._part.unlink(missing_ok=True)
 

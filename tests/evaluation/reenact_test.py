@@ -92,6 +92,8 @@ def test_a_data_folder_drives(make_frames, tmp_path):
   driver = reenact.read_driver(tmp_path)
   np.testing.assert_array_equal(driver.frames.pose, frames.pose)
   assert (driver.fps, driver.frames.camera.height, driver.rig_name) == (20.0, 48, "open-head")
+  with pytest.raises(UserError, match="For a dataset give its folder"):
+    reenact.read_driver(tmp_path / "frames.npz")
 
 
 def test_render_rescales_the_camera(written, tmp_path):
