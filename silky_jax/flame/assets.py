@@ -393,7 +393,6 @@ def _npy_object(path: Path) -> dict[str, Any]:
     reader(file)
     try:
       found = _Unpickler(file, encoding="latin1").load()
-      return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
     except pickle.UnpicklingError as error:
       raise ValueError(f"{path}: {error}; only arrays are read from a pickle") from error
   found = found.item() if isinstance(found, np.ndarray) else found
