@@ -56,9 +56,9 @@ def read_driver(path: str | os.PathLike) -> Driver:
     arrays = _load(path)
   missing = [key for key in _KEYS if key not in arrays]
   if missing:
-    raise UserError(
-      f"{path}: wanted the keys {', '.join(_KEYS)}; missing {', '.join(missing)}, found {', '.join(sorted(arrays)) or 'none'}"
-    )
+    hint = f". For a dataset give its folder, {path.parent}" if (path.parent / "dataset.json").is_file() else ""
+    found = ", ".join(sorted(arrays)) or "none"
+    raise UserError(f"{path}: wanted the keys {', '.join(_KEYS)}; missing {', '.join(missing)}, found {found}{hint}")
   motion = _motion(path, arrays)
   count = len(motion["pose"])
   fps = float(np.asarray(arrays["fps"]))
