@@ -5,6 +5,7 @@ and is equivariant to rotation only up to noise; averaging it over a few in-plan
 away (experiments/results/landmark_noise.json).
 """
 
+import contextlib
 import dataclasses
 import os
 import warnings
@@ -49,16 +50,30 @@ def _mediapipe() -> ModuleType:
   return mediapipe
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Send the process's error stream to nowhere: the library's C++ part logs there, past every switch, at each model's first use."""
+  saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(nowhere, 2)
+  try:
+    yield
+  finally:
+    os.dup2(saved, 2)
+    os.close(saved)
+    os.close(nowhere)
+
+
 class LandmarkDetector:
   """478 landmarks per picture of a video, in order. Holds the model's tracking state: make one per run of frames."""
 
   def __init__(self, config: DetectorConfig | None = None):
     self._config = config or DetectorConfig()
     mesh = _mediapipe().solutions.face_mesh
-    self._models = [
-      mesh.FaceMesh(max_num_faces=1, refine_landmarks=True, min_detection_confidence=self._config.confidence)
-      for _ in self._config.rotations
-    ]
+    with _quiet():
+      self._models = [
+        mesh.FaceMesh(max_num_faces=1, refine_landmarks=True, min_detection_confidence=self._config.confidence)
+        for _ in self._config.rotations
+      ]
 
   def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "478 2"]:
     """Landmarks in px (centres at half integers); NaN where no face was found."""
@@ -72,7 +87,8 @@ class LandmarkDetector:
     h, w = image.shape[:2]
     turn = rotation_about_centre(angle, w, h)
     view = image if angle == 0 else warp(image, turn - np.array([[0, 0, 0.5], [0, 0, 0.5]]) + _half(turn), (w, h))
-    result = model.process(np.ascontiguousarray(view))
+    with _quiet():
+      result = model.process(np.ascontiguousarray(view))
     if not result.multi_face_landmarks:
       return None
     points = np.array([[p.x * w, p.y * h] for p in result.multi_face_landmarks[0].landmark], np.float64)
@@ -100,10 +116,13 @@ class PersonSegmenter:
   """Soft person mask of single pictures (model grid 256x256)."""
 
   def __init__(self) -> None:
-    self._model = _mediapipe().solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    selfie = _mediapipe().solutions.selfie_segmentation
+    with _quiet():
+      self._model = selfie.SelfieSegmentation(model_selection=0)
 
   def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-    soft = self._model.process(np.ascontiguousarray(image)).segmentation_mask
+    with _quiet():
+      soft = self._model.process(np.ascontiguousarray(image)).segmentation_mask
     return np.clip(np.round(soft * 255.0), 0, 255).astype(np.uint8)
 
   def close(self) -> None:
