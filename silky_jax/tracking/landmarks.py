@@ -8,9 +8,11 @@ away (experiments/results/landmark_noise.json).
 import contextlib
 import dataclasses
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -51,16 +53,34 @@ def _mediapipe() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Send the process's error stream to nowhere: the library's C++ part logs there, past every switch, at each model's first use."""
-  saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def quiet() -> Iterator[None]:
+  """Silence the library's C++ part, which logs to the process's error stream from its own threads, past every switch.
+
+  Python's `sys.stderr` goes on where it was, so that progress and tracebacks are seen.
+  """
+  sys.stderr.flush()
+  before, saved, nowhere = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  replaced = before.fileno() == 2 if _has_file(before) else False
+  if replaced:
+    sys.stderr = os.fdopen(os.dup(saved), "w", buffering=1)
   os.dup2(nowhere, 2)
   try:
     yield
   finally:
     os.dup2(saved, 2)
+    if replaced:
+      sys.stderr.close()
+      sys.stderr = before
     os.close(saved)
     os.close(nowhere)
+
+
+def _has_file(stream: Any) -> bool:
+  try:
+    stream.fileno()
+  except (AttributeError, OSError, ValueError):
+    return False
+  return True
 
 
 class LandmarkDetector:
@@ -69,11 +89,10 @@ class LandmarkDetector:
   def __init__(self, config: DetectorConfig | None = None):
     self._config = config or DetectorConfig()
     mesh = _mediapipe().solutions.face_mesh
-    with _quiet():
-      self._models = [
-        mesh.FaceMesh(max_num_faces=1, refine_landmarks=True, min_detection_confidence=self._config.confidence)
-        for _ in self._config.rotations
-      ]
+    self._models = [
+      mesh.FaceMesh(max_num_faces=1, refine_landmarks=True, min_detection_confidence=self._config.confidence)
+      for _ in self._config.rotations
+    ]
 
   def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "478 2"]:
     """Landmarks in px (centres at half integers); NaN where no face was found."""
@@ -87,8 +106,7 @@ class LandmarkDetector:
     h, w = image.shape[:2]
     turn = rotation_about_centre(angle, w, h)
     view = image if angle == 0 else warp(image, turn - np.array([[0, 0, 0.5], [0, 0, 0.5]]) + _half(turn), (w, h))
-    with _quiet():
-      result = model.process(np.ascontiguousarray(view))
+    result = model.process(np.ascontiguousarray(view))
     if not result.multi_face_landmarks:
       return None
     points = np.array([[p.x * w, p.y * h] for p in result.multi_face_landmarks[0].landmark], np.float64)
@@ -116,13 +134,10 @@ class PersonSegmenter:
   """Soft person mask of single pictures (model grid 256x256)."""
 
   def __init__(self) -> None:
-    selfie = _mediapipe().solutions.selfie_segmentation
-    with _quiet():
-      self._model = selfie.SelfieSegmentation(model_selection=0)
+    self._model = _mediapipe().solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
 
   def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-    with _quiet():
-      soft = self._model.process(np.ascontiguousarray(image)).segmentation_mask
+    soft = self._model.process(np.ascontiguousarray(image)).segmentation_mask
     return np.clip(np.round(soft * 255.0), 0, 255).astype(np.uint8)
 
   def close(self) -> None:
@@ -131,12 +146,11 @@ class PersonSegmenter:
 
 def detect(images: Iterable[UInt8[np.ndarray, "h w 3"]], config: DetectorConfig | None = None) -> Iterator[Float[np.ndarray, "478 2"]]:
   """Landmarks of pictures in order, by one detector."""
-  detector = LandmarkDetector(config)
-  try:
-    for image in images:
-      yield detector(image)
-  finally:
+  with quiet():
+    detector = LandmarkDetector(config)
+    found = [detector(image) for image in images]
     detector.close()
+  yield from found
 
 
 # The face contour follows the silhouette when the head turns; lips and lids must close when his do.

@@ -12,7 +12,7 @@ from silky_jax.config import UserError
 from silky_jax.data.images import crop_resize, largest_component, read_gray, write_image
 from silky_jax.data.video import iter_frames, probe_video
 from silky_jax.progress import Progress
-from silky_jax.tracking.landmarks import COUNT, DetectorConfig, LandmarkDetector, PersonSegmenter
+from silky_jax.tracking.landmarks import COUNT, DetectorConfig, LandmarkDetector, PersonSegmenter, quiet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def landmark_pass(video: Path, scratch: Path, config: ObserveConfig) -> None:
   info = probe_video(video)
   total = min(info.frames or 10**9, config.max_frames or 10**9)
   detector, landmarks, times, tail = None, [], [], []
-  with Progress("landmarks", total if total < 10**9 else 0, "frames") as bar:
+  with quiet(), Progress("landmarks", total if total < 10**9 else 0, "frames") as bar:
     for number, (time, image) in enumerate(iter_frames(video)):
       if config.max_frames and number >= config.max_frames:
         break
@@ -108,8 +108,9 @@ def picture_pass(
   images.mkdir(exist_ok=True)
   persons.mkdir(exist_ok=True)
   boxes = _person_boxes(landmarks, config)
-  segmenter, previous, changes = PersonSegmenter(), None, []
-  with Progress("pictures", len(landmarks), "frames") as bar:
+  previous, changes = None, []
+  with quiet(), Progress("pictures", len(landmarks), "frames") as bar:
+    segmenter = PersonSegmenter()
     for number, (_, image) in enumerate(iter_frames(video)):
       if number >= len(landmarks):
         break
@@ -121,7 +122,7 @@ def picture_pass(
         write_image(images / name, crop)
         write_image(persons / name, _person(segmenter, image, boxes[number], box, size))
       bar.update()
-  segmenter.close()
+    segmenter.close()
   _save(scratch / "changes.npz", changes=changes)
 
 
