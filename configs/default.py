@@ -39,6 +39,7 @@ def get_config():
   c.model.frequencies = 6  # octaves of the position encoding
   c.model.encoding_scale = 10.0  # 1/m, before the encoding
   c.model.condition_limit = 3.0  # standardised expression saturates here
+  c.model.condition_on_place = False  # whether the network sees where the head is: for light that falls from one side
   c.model.motion_limit = 0.020  # metres, of the network's motion
   c.model.stretch_limit = 0.7  # of the network's change of log deviations
   c.model.residual_color = True  # whether the network also changes colour and opacity
@@ -65,6 +66,7 @@ def get_config():
   c.losses.alpha = term()  # L1 between alpha and mask
   c.losses.perceptual_net = "alexnet"  # or "vgg16", 20 times slower
   c.losses.part_weights = ConfigDict()  # label of PARTS -> extra weight of its pixels in huber and l1
+  c.losses.ignored_parts = ("cloth",)  # labels whose pixels say nothing about the head
   c.losses.regularizers = ConfigDict()  # the family's terms by name
 
   c.optimizer = ConfigDict()

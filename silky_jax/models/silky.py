@@ -43,6 +43,7 @@ __all__ = ["SilkyConfig", "make"]
 
 _NEIGHBOURS = 4
 _JOINT_SPREAD = 0.2  # radians; brings neck, jaw and eye rotations to about -1..1
+_PLACE_SPREAD = 0.1  # metres; the same for the head's translation
 _EXPRESSION_FLOOR = 0.05  # coefficient units; a coefficient that never moved in training must not be blown up when it does
 
 
@@ -66,6 +67,7 @@ class SilkyConfig:
   frequencies: int = 6  # octaves of the position encoding
   encoding_scale: float = 10.0  # 1/m, before the encoding
   condition_limit: float = 3.0  # standardised expression saturates here: beyond the training range the network must not run away
+  condition_on_place: bool = False  # whether the network also sees where the head is and how it is turned: light falls from one side
   motion_limit: float = 0.020  # |d| stays below
   stretch_limit: float = 0.7  # |dl| stays below, natural logarithm
   residual_color: bool = True  # whether the network also changes colour and opacity
@@ -213,10 +215,17 @@ def _change(config: SilkyConfig, variables: Variables, frame: Frame) -> _Change:
 
 
 def _condition(config: SilkyConfig, buffers: dict[str, Any], frame: Frame) -> Float[Array, "q"]:
-  """phi: standardised expression, joint rotations but the global one, eyelids. The same for all Gaussians."""
-  expression = (frame.expression - buffers["mean_expression"]) / buffers["expression_scale"]
+  """phi: standardised expression, joint rotations but the global one, eyelids; the global ones if wanted. The same for all Gaussians."""
   limit = config.condition_limit
-  return jnp.concatenate([limit * jnp.tanh(expression / limit), frame.pose[1:].reshape(-1) / _JOINT_SPREAD, frame.eyelids])
+  parts = [(frame.expression - buffers["mean_expression"]) / buffers["expression_scale"]]
+  if config.condition_on_place:
+    parts += [frame.pose[0] / _JOINT_SPREAD, frame.translation / _PLACE_SPREAD]
+  saturated = [limit * jnp.tanh(part / limit) for part in parts]
+  return jnp.concatenate([*saturated, frame.pose[1:].reshape(-1) / _JOINT_SPREAD, frame.eyelids])
+
+
+def _condition_size(config: SilkyConfig, rig: FlameRig, subject: Subject) -> int:
+  return subject.mean_expression.shape[0] + 6 * config.condition_on_place + 3 * (len(rig.parents) - 1) + 2
 
 
 # ---- a clip ----------------------------------------------------------------------------------------------------------------------
@@ -300,8 +309,7 @@ def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject
     gaussians["harmonics"] = jnp.zeros((count, (config.harmonics_degree + 1) ** 2 - 1, 3), jnp.float32)
   params: dict[str, Any] = {"gaussians": gaussians}
   if config.residual != "none":
-    condition = subject.mean_expression.shape[0] + 3 * (len(rig.parents) - 1) + 2
-    params["residual"] = _network(config, condition).init(key)
+    params["residual"] = _network(config, _condition_size(config, rig, subject)).init(key)
   return Variables(params=params, buffers=buffers)
 
 

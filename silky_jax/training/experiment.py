@@ -12,7 +12,7 @@ from silky_jax.models.avatar import Avatar, family, make
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
-from silky_jax.training.step import LossConfig, Stage, StepConfig, part_table, stages
+from silky_jax.training.step import LossConfig, Stage, StepConfig, part_ids, part_table, stages
 
 __all__ = ["Experiment", "ExperimentConfig", "LoopConfig", "build"]
 
@@ -74,6 +74,7 @@ class Experiment(NamedTuple):
       weights=stage.weights,
       regularizers=stage.regularizers,
       part_table=part_table(config.losses.part_weights),
+      ignored=part_ids(config.losses.ignored_parts),
       background=None if config.random_background else config.background,
       render=dataclasses.replace(config.render, capacity=capacity),
     )
@@ -88,6 +89,7 @@ def build(config: ExperimentConfig) -> Experiment:
   if config.steps < 1:
     raise configs.ConfigError(f"steps: expected at least 1, got {config.steps}")
   part_table(config.losses.part_weights)
+  part_ids(config.losses.ignored_parts)
   return Experiment(
     config=config,
     avatar=make(config.family, config.model),

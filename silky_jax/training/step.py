@@ -5,7 +5,7 @@ most three a run, chosen on the host.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
@@ -21,7 +21,7 @@ from silky_jax.models.protocol import Avatar
 from silky_jax.render.pipeline import RenderConfig, render
 from silky_jax.types import Frame, Prediction, PyTree, TrainState, Variables
 
-__all__ = ["LossConfig", "Stage", "StepConfig", "Term", "TrainStep", "create_state", "make_train_step", "stages"]
+__all__ = ["LossConfig", "Stage", "StepConfig", "Term", "TrainStep", "create_state", "make_train_step", "part_ids", "stages"]
 
 TrainStep = Callable[[TrainState, PyTree, Batch, PyTree], tuple[TrainState, dict[str, Array]]]
 T = TypeVar("T")
@@ -48,6 +48,9 @@ class LossConfig:
   perceptual_net: Literal["alexnet", "vgg16"] = "alexnet"
   # Extra weight of a label's pixels in huber and l1, by its name in PARTS. The released code has mouth 40 on its three mouth labels.
   part_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+  # Labels whose pixels say nothing: what stands there is neither head nor background. Taught to be background, the rim of the neck
+  # that the collar hides would turn transparent, and be missing from every other side.
+  ignored_parts: tuple[str, ...] = ("cloth",)
   regularizers: dict[str, Term] = dataclasses.field(default_factory=dict)  # by the family's names
 
 
@@ -58,6 +61,7 @@ class StepConfig:
   weights: Mapping[str, float]  # photometric terms in use, all not 0
   regularizers: Mapping[str, float]  # the family's terms in use, all not 0
   part_table: tuple[float, ...]
+  ignored: tuple[int, ...]  # label ids
   background: tuple[float, float, float] | None  # None: a random colour per clip and step
   render: RenderConfig
 
@@ -105,6 +109,18 @@ def part_table(weights: Mapping[str, float]) -> tuple[float, ...]:
     if name not in PARTS:
       raise ConfigError(f"losses.part_weights: no label {name!r}{closest(name, PARTS)}")
   return tuple(float(weights.get(name, 0.0)) for name in PARTS)
+
+
+def part_ids(names: Sequence[str]) -> tuple[int, ...]:
+  """Label ids by name.
+
+  Raises:
+    ConfigError: a name that is no label.
+  """
+  for name in names:
+    if name not in PARTS:
+      raise ConfigError(f"losses.ignored_parts: no label {name!r}{closest(name, PARTS)}")
+  return tuple(PARTS.index(name) for name in names)
 
 
 def create_state(variables: Variables, optimizer: optax.GradientTransformation, *, seed: int) -> TrainState:
@@ -213,6 +229,10 @@ def _image_terms(
 ) -> dict[str, Array]:
   mask = target.mask[..., None]
   truth = target.image * mask + background[:, None, None, :] * (1.0 - mask)
+  if config.ignored:
+    ignored = jnp.isin(target.parts, jnp.asarray(config.ignored))
+    image = jnp.where(ignored[..., None], truth, image)
+    alpha = jnp.where(ignored, target.mask, alpha)
   pixels = photometric.part_weights(target.parts, jnp.asarray(config.part_table)) if any(config.part_table) else None
   compute: dict[str, Callable[[], Array]] = {
     "huber": lambda: photometric.huber(image, truth, pixels),

@@ -7,11 +7,12 @@ import pytest
 
 from silky_jax.config import ConfigError
 from silky_jax.data.clips import Batch
+from silky_jax.flame.regions import PARTS
 from silky_jax.geometry import camera as cameras
 from silky_jax.models.protocol import Avatar
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
-from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, make_train_step, part_table, stages
+from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, make_train_step, part_ids, part_table, stages
 from silky_jax.types import Frame, Gaussians, Variables
 
 SIZE, COUNT = 16, 12
@@ -70,10 +71,10 @@ def _batch(clips=1, length=1, rendered=1):
   return Batch(clip, target, places)
 
 
-def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, jit=True):
+def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, ignored=(), jit=True):
   avatar = avatar or _toy()
   optimizer = make_optimizer(OptimizerConfig(rates={"places": (1e-3, 1e-3), "colors": (1e-2, 1e-2)}), steps=100)
-  config = StepConfig(weights or {"huber": 1.0}, regularizers or {}, part_table({}), background, RENDER)
+  config = StepConfig(weights or {"huber": 1.0}, regularizers or {}, part_table({}), ignored, background, RENDER)
   step = make_train_step(avatar, optimizer, config)
   step = jax.jit(step) if jit else step
   state = create_state(avatar.init(jax.random.key(0), None, None), optimizer, seed=0)
@@ -94,6 +95,23 @@ def test_learns_and_logs_every_term_unweighted():
     expected = sum(weight * metrics[name] for name, weight in {**weights, "size": 0.3}.items())
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
   assert int(state.step) == 30
+
+
+def test_ignored_labels_have_no_say():
+  """A picture that differs only under an ignored label trains the same avatar."""
+  plain = _batch()
+  cloth = plain.target.parts == PARTS.index("cloth")
+  assert cloth.any()
+  target = plain.target.replace(
+    image=jnp.where(cloth[..., None], 1.0 - plain.target.image, plain.target.image),
+    mask=jnp.where(cloth, 1.0 - plain.target.mask, plain.target.mask),
+  )
+  spoiled = plain._replace(target=target)
+  run = lambda batch, ignored: _run(batch=batch, steps=3, weights={"huber": 1.0, "alpha": 0.5}, ignored=ignored)[0].variables.params
+  same = jax.tree.map(jnp.array_equal, run(plain, part_ids(("cloth",))), run(spoiled, part_ids(("cloth",))))
+  assert all(jax.tree.leaves(same))
+  seen = jax.tree.map(jnp.array_equal, run(plain, ()), run(spoiled, ()))
+  assert not all(jax.tree.leaves(seen))
 
 
 def test_a_term_without_weight_is_not_computed():
@@ -177,3 +195,5 @@ def test_stage_refusals():
   with pytest.raises(ConfigError, match="no label 'moth'"):
     part_table({"moth": 1.0})
   assert part_table({"nose": 2.0})[10] == 2.0
+  with pytest.raises(ConfigError, match="no label 'clothes'"):
+    part_ids(("clothes",))
