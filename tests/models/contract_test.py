@@ -100,7 +100,7 @@ def test_vmapped_frames_and_subjects_equal_a_loop(avatar, deform, variables, rig
   together = jax.jit(jax.vmap(avatar.deform, in_axes=(0, None, 0)))(stacked, rig, jax.tree.map(lambda *x: jnp.stack(x), *frames))
   for i, (state, frame) in enumerate(zip((variables, other), frames, strict=True)):
     one = deform(state, rig, frame)
-    jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=2e-6), together, one)
+    jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=5e-5), together, one)
 
 
 def test_jit_equals_no_jit(avatar, deform, variables, rig, make_frame):

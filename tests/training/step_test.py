@@ -1,5 +1,7 @@
 """The train step, on a toy family that compiles fast: terms, stages, backgrounds, traces, broken gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,13 +73,24 @@ def _batch(clips=1, length=1, rendered=1):
   return Batch(clip, target, places)
 
 
-def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, ignored=(), jit=True):
-  avatar = avatar or _toy()
-  optimizer = make_optimizer(OptimizerConfig(rates={"places": (1e-3, 1e-3), "colors": (1e-2, 1e-2)}), steps=100)
-  config = StepConfig(weights or {"huber": 1.0}, regularizers or {}, part_table({}), ignored, background, RENDER)
-  step = make_train_step(avatar, optimizer, config)
-  step = jax.jit(step) if jit else step
-  state = create_state(avatar.init(jax.random.key(0), None, None), optimizer, seed=0)
+_OPTIMIZER = make_optimizer(OptimizerConfig(rates={"places": (1e-3, 1e-3), "colors": (1e-2, 1e-2)}), steps=100)
+
+
+@functools.cache
+def _toy_step(weights, regularizers, ignored, background):
+  """The plain family's step, compiled once for all tests that ask for the same."""
+  config = StepConfig(dict(weights), dict(regularizers), part_table({}), ignored, background, RENDER)
+  return jax.jit(make_train_step(_toy(), _OPTIMIZER, config))
+
+
+def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, ignored=()):
+  weights, regularizers = weights or {"huber": 1.0}, regularizers or {}
+  if avatar is None:
+    step = _toy_step(tuple(weights.items()), tuple(regularizers.items()), ignored, background)
+  else:
+    config = StepConfig(weights, regularizers, part_table({}), ignored, background, RENDER)
+    step = jax.jit(make_train_step(avatar, _OPTIMIZER, config))
+  state = create_state((avatar or _toy()).init(jax.random.key(0), None, None), _OPTIMIZER, seed=0)
   batch = _batch() if batch is None else batch
   history = []
   for _ in range(steps):
@@ -114,15 +127,13 @@ def test_ignored_labels_have_no_say():
   assert not all(jax.tree.leaves(seen))
 
 
-def test_a_term_without_weight_is_not_computed():
-  assert set(_run()[1][0]) == {"huber", "loss", "psnr", "gradient_norm", "pairs", "overflow", "skipped"}
-
-
-def test_one_trace_for_three_steps():
+def test_a_term_without_weight_is_not_computed_and_three_steps_are_one_trace():
   counts = []
-  state, _ = _run(_toy(counts), steps=3)
+  state, history = _run(_toy(counts), steps=3)
+  assert set(history[0]) == {"huber", "loss", "psnr", "gradient_norm", "pairs", "overflow", "skipped"}
   assert len(counts) == 1
   assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+  assert int(state.stats["pairs"]) == max(int(m["pairs"]) for m in history) > 0
 
 
 def test_only_rendered_frames_are_deformed_unless_a_term_looks_across_time():
@@ -149,11 +160,8 @@ def test_only_rendered_frames_are_deformed_unless_a_term_looks_across_time():
 
 
 def test_background_is_fixed_or_a_function_of_key_and_step():
-  losses = {
-    name: [float(m["huber"]) for m in _run(steps=1, background=color)[1]]
-    for name, color in (("w", (1.0, 1.0, 1.0)), ("k", (0.0, 0.0, 0.0)))
-  }
-  assert losses["w"] != losses["k"]
+  white, black = (float(_run(background=color)[1][0]["huber"]) for color in ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+  assert white != black
   first, second = (_run(steps=2, background=None)[1] for _ in range(2))
   assert [float(m["huber"]) for m in first] == [float(m["huber"]) for m in second]
 
@@ -161,17 +169,11 @@ def test_background_is_fixed_or_a_function_of_key_and_step():
 def test_a_broken_gradient_changes_nothing_but_the_count():
   broken = _batch()
   broken = broken._replace(target=broken.target.replace(image=broken.target.image.at[0, 0, 3, 3, 0].set(jnp.nan)))
-  avatar = _toy()
-  state, history = _run(avatar, batch=broken)
-  start = avatar.init(jax.random.key(0), None, None)
+  state, history = _run(batch=broken)
+  start = _toy().init(jax.random.key(0), None, None)
   jax.tree.map(np.testing.assert_array_equal, state.variables, start)
   assert int(state.step) == 1 and float(history[0]["skipped"]) == 1.0
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-
-
-def test_stats_keep_the_largest():
-  state, history = _run(steps=3)
-  assert int(state.stats["pairs"]) == max(int(m["pairs"]) for m in history) > 0
 
 
 def test_unknown_regularizer():
