@@ -65,7 +65,10 @@ def test_focal_length_is_solved(solved):
   assert abs(np.log(result.focal / FOCAL)) < 0.15
   depth = (result.distance - result.x[:, 5]) / result.focal
   truth = (DISTANCE - solved[0][:, 5]) / FOCAL
-  assert np.abs(depth / truth - 1).mean() < 0.05
+  # One camera cannot tell a small head nearby from a large one further off: the common factor is the prior's.
+  ratio = depth / truth
+  assert 0.9 < ratio.mean() < 1.1
+  assert np.abs(ratio / ratio.mean() - 1).max() < 0.01
 
 
 def test_identity_stays_plausible_and_blinks_are_seen(solved):
