@@ -106,10 +106,10 @@ def _overlay(sequence: native.NativeSequence, fitted: Float[np.ndarray, "t l 2"]
       for k in range(min(16, len(sequence) - start)):
         image = sequence.images[start + k]
         blend = np.where(covered[k][..., None], (0.45 * image + 0.55 * mesh[k]).astype(np.uint8), image)
-        left = crop_resize(image, (0, 0, sequence.size[0]), size)
+        left = crop_resize(image, (0.0, 0.0, float(sequence.size[0])), size)
         draw_points(left, sequence.arrays["landmarks"][start + k] * zoom, GREEN)
         draw_points(left, fitted[start + k] * zoom, RED)
-        writer.add(np.hstack([left, crop_resize(blend, (0, 0, sequence.size[0]), size)]))
+        writer.add(np.hstack([left, crop_resize(blend, (0.0, 0.0, float(sequence.size[0])), size)]))
         bar.update()
 
 
