@@ -66,6 +66,7 @@ def get_config():
   c.losses.alpha = term()  # L1 between alpha and mask
   c.losses.perceptual_net = "alexnet"  # or "vgg16", 20 times slower
   c.losses.part_weights = ConfigDict()  # label of PARTS -> extra weight of its pixels in huber and l1
+  c.losses.outline = 2  # px on either side of the mask's edge that are unmixed from the background; 0 leaves the photograph as it is
   c.losses.ignored_parts = ("cloth",)  # labels whose pixels say nothing about the head
   c.losses.regularizers = ConfigDict()  # the family's terms by name
 

@@ -39,10 +39,14 @@ def _machine() -> dict[str, object]:
 
 
 def _table(metrics: dict) -> str:
-  scores = "PSNR | SSIM | LPIPS Alex | VGG"
-  head = f"| in the head-and-neck mask | tail: {scores} | blocks: {scores} |\n|{'---|' * 9}"
-  number = lambda row, key: f"{row[key]:.{2 if key == 'psnr' else 4 if 'lpips' in key else 3}f}" if row.get(key) is not None else ""
-  keys = ("psnr", "ssim", "lpips_alex", "lpips_vgg")
+  scores = "PSNR | on white | SSIM | LPIPS Alex | VGG"
+  head = f"| in the head-and-neck mask | tail: {scores} | blocks: {scores} |\n|{'---|' * 11}"
+  for split in ("heldout_tail", "heldout_blocks"):
+    for row in metrics[split].values():
+      row["white"] = row["on_white"]["psnr"]
+  decimals = {"psnr": 2, "white": 2, "ssim": 3}
+  number = lambda row, key: f"{row[key]:.{decimals.get(key, 4)}f}" if row.get(key) is not None else ""
+  keys = ("psnr", "white", "ssim", "lpips_alex", "lpips_vgg")
   rows = [
     f"| {words} | " + " | ".join(number(metrics[split][name], key) for split in ("heldout_tail", "heldout_blocks") for key in keys) + " |"
     for name, words in _ROWS.items()

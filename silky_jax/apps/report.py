@@ -33,6 +33,7 @@ _ROWS = {
 # (heading, path into the scores, decimals, is more better)
 _COLUMNS = (
   ("PSNR dB", ("psnr",), 2, True),
+  ("on white", ("on_white", "psnr"), 2, True),
   ("SSIM", ("ssim",), 4, True),
   ("LPIPS Alex", ("lpips_alex",), 4, False),
   ("LPIPS VGG", ("lpips_vgg",), 4, False),
@@ -146,7 +147,8 @@ def build(run_dir: Path, metrics: Mapping[str, Any]) -> str:
 
 
 _SCORE_NOTE = (
-  "<p class='note'>Inside the soft head-and-neck mask unless it says whole. Mouth and eyes: by region labels. Change: scores of the "
+  "<p class='note'>Inside the soft head-and-neck mask unless it says whole. On white: PSNR with white behind instead. Mouth and "
+  "eyes: by region labels. Change: scores of the "
   "difference between successive frames, where flicker shows. Blue: best of avatar and baselines. A baseline is a real photograph: "
   "sharp, but it cannot turn or speak by itself.</p>"
 )

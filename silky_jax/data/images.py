@@ -84,6 +84,11 @@ def blur(images: UInt8[np.ndarray, "t h w 3"], sigma: float) -> Float[np.ndarray
   return np.stack([cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32) / 255.0 for image in images])
 
 
+def to_lab(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+  """CIELAB, in which equal distances look about equally large: lightness 0..100, the other two about -100..100."""
+  return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+
+
 def largest_component(mask: UInt8[np.ndarray, "h w"], threshold: int = 127) -> UInt8[np.ndarray, "h w"]:
   """Keep the largest connected part of a soft mask, and the soft rim around it."""
   count, labels, stats, _ = cv2.connectedComponentsWithStats((mask > threshold).astype(np.uint8))

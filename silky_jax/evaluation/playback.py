@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from silky_jax.types import Frame
 
-__all__ = ["RenderFrames", "bytes_of", "chunks", "driving", "join", "play", "take"]
+__all__ = ["RenderFrames", "bytes_of", "chunks", "driving", "join", "play", "play_layers", "take"]
 
 # (frames [t], whose camera has the size wanted) -> (pictures on the background [t, h, w, 3], alpha [t, h, w])
 RenderFrames = Callable[[Frame], tuple[Float[Array, "t h w 3"], Float[Array, "t h w"]]]
@@ -55,6 +55,14 @@ def play(render: RenderFrames, frames: Frame, *, batch: int = 8) -> Iterator[UIn
   Yields:
     RGB bytes at the size of the frames' camera.
   """
+  return (picture for picture, _ in play_layers(render, frames, batch=batch))
+
+
+def play_layers(
+  render: RenderFrames, frames: Frame, *, batch: int = 8
+) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "h w"]]]:
+  """`play`, with the alpha of every picture."""
   frames = driving(frames)
   for positions, kept in chunks(len(frames.index), batch):
-    yield from bytes_of(render(take(frames, positions))[0])[:kept]
+    image, alpha = render(take(frames, positions))
+    yield from zip(bytes_of(image)[:kept], np.asarray(alpha)[:kept], strict=True)

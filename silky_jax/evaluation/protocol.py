@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from silky_jax.data.clips import Sequence
 from silky_jax.data.images import blur, crop_resize
 from silky_jax.evaluation import baselines, scores
-from silky_jax.evaluation.playback import RenderFrames, bytes_of, chunks, driving, join, play
+from silky_jax.evaluation.playback import RenderFrames, bytes_of, chunks, driving, join, play_layers
 from silky_jax.geometry.camera import rescale
 from silky_jax.training.metrics import Means
 from silky_jax.types import Frame
@@ -22,6 +22,7 @@ __all__ = ["AVATAR", "BASELINES", "CALIBRATION", "EvalConfig", "Evaluation", "Tr
 AVATAR = "avatar"
 BASELINES = ("nearest_frame", "aligned_frame")
 CALIBRATION = ("truth_shifted_1px", "truth_shifted_2px", "truth_blurred")
+_WHITE = np.ones(3, np.float32)
 _VGG_BATCH = 2  # a pair of 256 px pictures takes 0.2 GB inside VGG
 _TRACKED = (
   "pose, expression, jaw, eyes, lids and camera exposure of a held-out frame were tracked in that frame (baselines are given the "
@@ -63,10 +64,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-  """What takes the truth's place, on the background: `image` is looked at inside the mask, `whole` everywhere."""
+  """What takes the truth's place, on the background: `image` is looked at inside the mask, `whole` everywhere; `white`: on white."""
 
   image: UInt8[np.ndarray, "t h w 3"]
   whole: UInt8[np.ndarray, "t h w 3"]
+  white: UInt8[np.ndarray, "t h w 3"]
 
 
 def read_truth(sequence: Sequence, indices: Int[np.ndarray, "t"], resolution: int, *, chunk: int = 32) -> Truth:
@@ -134,8 +136,8 @@ def evaluate(
 
   Returns:
     `metrics[split][name]` with name "avatar", a baseline or a calibration row: "psnr", "ssim", "lpips_alex",
-    "lpips_vgg", "frames", groups "whole", "mouth", "eyes", "temporal" of the same, and "meta". None where nothing
-    could be scored.
+    "lpips_vgg", "frames", groups "whole", "mouth", "eyes", "temporal" of the same, "on_white" (PSNR in the mask with
+    white behind both), and "meta". None where nothing could be scored.
   """
   config = config or EvalConfig()
   metrics, renders, indices, psnr = {}, {}, {}, {}
@@ -148,14 +150,17 @@ def evaluate(
       continue
     target = read_truth(sequence, chosen, config.resolution)
     photos = _on(target.image, target.mask, background)
-    pictures = np.stack(list(play(render, target.frames, batch=config.batch)))
-    shown = {AVATAR: _Shown(pictures, pictures)} | _photographs(sequence, target, background, config)
+    truth = _Shown(photos, photos, _on(target.image, target.mask, _WHITE))
+    pictures, alpha = (np.stack(x) for x in zip(*play_layers(render, target.frames, batch=config.batch), strict=True))
+    shown = {AVATAR: _Shown(pictures, pictures, _brighten(pictures, alpha, background))} | _photographs(
+      sequence, target, background, config
+    )
     shown |= _spoiled(target, photos, background, config)
     pairs = scores.successive_pairs(chosen, np.asarray(sequence.splits.get("repeat", ())))
     metrics[split] = {name: _result(Means.empty(), split, 0, 0, 0, background, config) for name in BASELINES}
     for name, what in shown.items():
       nets = dict(lpips) if name not in CALIBRATION else {key: net for key, net in lpips.items() if key == "alex"}
-      means, each = _score(what, photos, target, pairs, nets, config)
+      means, each = _score(what, truth, target, pairs, nets, config)
       vgg = len(chosen[:: config.vgg_every]) if "vgg" in nets else 0
       metrics[split][name] = _result(means, split, len(chosen), len(pairs), vgg, background, config)
       if say is not None:
@@ -180,7 +185,16 @@ def _photographs(sequence: Sequence, target: Truth, background: np.ndarray, conf
     pictures = (_exposed(known, like, target), known.mask[like])
     warped = (np.stack([baselines.warp_similarity(a, move) for a, move in zip(x, moves, strict=True)]) for x in pictures)
     photographs["aligned_frame"] = tuple(warped)
-  return {name: _Shown(_on(image, target.mask, background), _on(image, mask, background)) for name, (image, mask) in photographs.items()}
+  return {name: _cut(image, mask, target, background) for name, (image, mask) in photographs.items()}
+
+
+def _cut(image: np.ndarray, mask: np.ndarray, target: Truth, background: np.ndarray) -> _Shown:
+  return _Shown(_on(image, target.mask, background), _on(image, mask, background), _on(image, target.mask, _WHITE))
+
+
+def _brighten(pictures: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> np.ndarray:
+  """The avatar's pictures with white behind them instead."""
+  return np.stack([bytes_of(a / 255.0 + (1.0 - b[..., None]) * (_WHITE - background)) for a, b in zip(pictures, alpha, strict=True)])
 
 
 def _exposed(known: Truth, chosen: np.ndarray, target: Truth) -> np.ndarray:
@@ -199,7 +213,11 @@ def _spoiled(target: Truth, photos: np.ndarray, background: np.ndarray, config: 
     "truth_shifted_2px": lambda images: baselines.shift(images, 2),
     "truth_blurred": lambda images: bytes_of(blur(images, config.blur)),
   }
-  return {name: _Shown(_on(change(target.image), target.mask, background), change(photos)) for name, change in changes.items()}
+  shown = {}
+  for name, change in changes.items():
+    image = change(target.image)
+    shown[name] = _Shown(_on(image, target.mask, background), change(photos), _on(image, target.mask, _WHITE))
+  return shown
 
 
 def _on(images: np.ndarray, masks: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -209,13 +227,19 @@ def _on(images: np.ndarray, masks: np.ndarray, background: np.ndarray) -> np.nda
 
 
 def _score(
-  shown: _Shown, photos: np.ndarray, target: Truth, pairs: np.ndarray, lpips: Mapping[str, scores.Perceptual], config: EvalConfig
+  shown: _Shown,
+  truth: _Shown,
+  target: Truth,
+  pairs: np.ndarray,
+  lpips: Mapping[str, scores.Perceptual],
+  config: EvalConfig,
 ) -> tuple[Means, np.ndarray]:
   """The means over a split, and the PSNR of each frame."""
-  total, each = Means.empty(), []
+  photos, total, each = truth.whole, Means.empty(), []
   for at, kept in chunks(len(photos), config.batch):
     image, whole, photo, mask = (_unit(x[at]) for x in (shown.image, shown.whole, photos, target.mask))
     values = scores.frame_scores(image, whole, photo, mask, jnp.asarray(target.parts[at]), lpips=lpips.get("alex"))
+    values |= {"on_white.psnr": scores.psnr(_unit(shown.white[at]), _unit(truth.white[at]), mask)}
     total = total.merge(scores.means_of(values, kept))
     each.append(np.asarray(values["psnr"])[:kept])
   for some, kept in chunks(len(pairs), config.batch):
@@ -236,7 +260,7 @@ def _result(
 ) -> dict[str, Any]:
   """One name's scores, grouped, with their circumstances."""
   out: dict[str, Any] = dict.fromkeys(("psnr", "ssim", "lpips_alex", "lpips_vgg"))
-  out |= {"frames": frames, "whole": {}, "mouth": {}, "eyes": {}, "temporal": {}}
+  out |= {"frames": frames, "whole": {}, "mouth": {}, "eyes": {}, "temporal": {}, "on_white": {}}
   for name, value in means.compute().items():
     group, _, plain = name.rpartition(".")
     (out[group] if group else out)[plain] = value if math.isfinite(value) else None

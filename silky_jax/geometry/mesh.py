@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from silky_jax.math import safe
 
@@ -15,6 +17,7 @@ __all__ = [
   "face_areas",
   "face_frames",
   "face_normals",
+  "face_pieces",
   "mesh_edges",
   "vertex_normals",
 ]
@@ -161,3 +164,18 @@ def edge_faces(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   shared = counts == 2
   adjacent[shared, 1] = order[starts[shared] + 1] // 3
   return edges.astype(np.int32), adjacent
+
+
+def face_pieces(faces: np.ndarray) -> np.ndarray:
+  """Which connected piece of the mesh a face belongs to: an eyeball, the teeth, the skin. Host code.
+
+  Args:
+    faces: [f, 3] vertex ids.
+
+  Returns:
+    [f] int32, numbered from 0; two faces have the same number where a path of faces that share vertices joins them.
+  """
+  faces = np.asarray(faces)
+  ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+  graph = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(faces.max(initial=-1) + 1,) * 2)
+  return connected_components(graph, directed=False)[1][faces[:, 0]].astype(np.int32)

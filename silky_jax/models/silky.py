@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from silky_jax.config import ConfigError, closest
 from silky_jax.flame.model import HEAD_JOINT, flame_vertices
@@ -30,7 +30,7 @@ from silky_jax.flame.regions import REGIONS, face_regions, vertex_mask
 from silky_jax.gaussians.covariance import covariance_from_axes
 from silky_jax.gaussians.seeding import uv_sites
 from silky_jax.geometry import camera as cameras
-from silky_jax.geometry.mesh import barycentric_points, face_frames
+from silky_jax.geometry.mesh import barycentric_points, face_frames, face_pieces
 from silky_jax.geometry.neighbours import nearest
 from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
@@ -42,8 +42,11 @@ from silky_jax.types import FlameRig, Frame, Gaussians, Prediction, Subject, Var
 __all__ = ["SilkyConfig", "make"]
 
 _NEIGHBOURS = 4
+_HAIR, _HAIR_HEIGHT = ("scalp",), 0.015  # metres
 _JOINT_SPREAD = 0.2  # radians; brings neck, jaw and eye rotations to about -1..1
 _PLACE_SPREAD = 0.1  # metres; the same for the head's translation
+_RIM = 7  # px, side of the window that has to lie inside the mask for its middle to be painted from
+_SPREAD_STEPS = 3000  # of diffusion; colour travels about a neighbour's distance times the square root of them
 _EXPRESSION_FLOOR = 0.05  # coefficient units; a coefficient that never moved in training must not be blown up when it does
 
 
@@ -236,10 +239,16 @@ def _regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: 
 
   `motion`: |d|^2, mm^2. `offset`: |o|^2 in units of the limit squared. `smoothness`: |o_i - o_j|^2 over neighbours on the surface, in
   units of their distance squared. `size`: log-deviations beyond twice the site's spacing, squared. `color_change`: dc^2.
+
+  Three say what a Gaussian is where no training frame tells. The optimizer's steps do not shrink with a gradient, so tiny weights do it:
+  `color_smoothness`: (c_i - c_j)^2 over neighbours, colours 0..1. `view_dependence`: square of the harmonics beyond the constant one.
+  `transparency`: 1 - sigmoid(a), without the network's part.
   """
-  buffers, aux = variables.buffers, prediction.aux
-  offset = _bounded(variables.params["gaussians"]["offset"], buffers["offset_limit"][:, None])
-  difference = offset[:, None, :] - offset[buffers["neighbours"]]
+  params, buffers, aux = variables.params["gaussians"], variables.buffers, prediction.aux
+  neighbours = buffers["neighbours"]
+  offset = _bounded(params["offset"], buffers["offset_limit"][:, None])
+  difference = offset[:, None, :] - offset[neighbours]
+  color_difference = harmonics.CONSTANT * (params["color"][:, None, :] - params["color"][neighbours])
   excess = jax.nn.relu(jnp.max(aux["log_deviations"], axis=-1) - jnp.log(2.0 * buffers["spacing"]))
   return {
     "motion": 1e6 * jnp.mean(jnp.sum(aux["motion"] ** 2, axis=-1)),
@@ -247,6 +256,9 @@ def _regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: 
     "smoothness": jnp.mean(jnp.sum(difference**2, axis=-1) / buffers["spacing"][:, None] ** 2),
     "size": jnp.mean(excess**2),
     "color_change": jnp.mean(aux["color_change"] ** 2),
+    "color_smoothness": jnp.mean(jnp.sum(color_difference**2, axis=-1)),
+    "view_dependence": jnp.mean(params["harmonics"] ** 2) if "harmonics" in params else jnp.zeros(()),
+    "transparency": jnp.mean(jax.nn.sigmoid(-params["opacity"])),
   }
 
 
@@ -262,7 +274,15 @@ def _init(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject) 
   for name, value in config.region_offset_limits.items():
     inside = _vertices_of(rig, (name,), "region_offset_limits")
     limit[inside[corners[sites.faces]].all(axis=1)] = value
-  fixed = {"faces": jnp.asarray(sites.faces), "barycentric": jnp.asarray(sites.barycentric), "offset_limit": jnp.asarray(limit)}
+  # Hair ends where skin begins: what is not seen of either takes nothing from the other.
+  hairy = _vertices_of(rig, tuple(name for name in _HAIR if name in rig.region_names), "drop_regions")[corners].all(axis=1)
+  piece = 2 * face_pieces(corners) + hairy
+  fixed = {
+    "faces": jnp.asarray(sites.faces),
+    "barycentric": jnp.asarray(sites.barycentric),
+    "offset_limit": jnp.asarray(limit),
+    "piece": jnp.asarray(piece[sites.faces]),
+  }
   known = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), subject)
   return jax.jit(functools.partial(_grow_from_sites, config))(key, rig, known, fixed)
 
@@ -278,17 +298,19 @@ def _vertices_of(rig: FlameRig, names: tuple[str, ...], setting: str) -> np.ndar
 
 def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject, fixed: dict[str, Array]) -> Variables:
   """A closed, grey surface of Gaussians on the subject's neutral head, and a network that does nothing yet."""
-  faces, count = fixed["faces"], fixed["faces"].shape[0]
+  fixed = dict(fixed)
+  faces, piece, count = fixed["faces"], fixed.pop("piece"), fixed["faces"].shape[0]
   vertices, _ = flame_vertices(rig, subject.shape, jnp.zeros_like(subject.mean_expression), jnp.zeros((5, 3)), offset=subject.offset)
   points = barycentric_points(vertices, rig.faces, faces, fixed["barycentric"])
   squared, neighbours = nearest(points, points, _NEIGHBOURS, exclude_self=True)
   spacing = jnp.clip(jnp.mean(jnp.sqrt(squared), axis=1), 2 * config.smallest_deviation, config.largest_deviation)
+  frames = face_frames(vertices, rig.faces[faces]).rotation
   buffers = {
     **fixed,
     "regions": face_regions(rig)[faces],
     "alive": jnp.ones(count, bool),
-    "axes": quaternion_from_matrix(face_frames(vertices, rig.faces[faces]).rotation),
-    "neighbours": neighbours,
+    "axes": quaternion_from_matrix(frames),
+    "neighbours": _across_the_surface(neighbours, frames[:, :, 1], piece),
     "spacing": spacing,
     "encoding": encode_positions(points, frequencies=config.frequencies, scale=config.encoding_scale),
     "shape": subject.shape,
@@ -313,24 +335,39 @@ def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject
   return Variables(params=params, buffers=buffers)
 
 
+def _across_the_surface(neighbours: Int[Array, "n k"], normals: Float[Array, "n 3"], piece: Int[Array, "n"]) -> Int[Array, "n k"]:
+  """Neighbours in space that are neighbours on the surface; the others replaced by itself, which counts for nothing.
+
+  Lips touch, a lid lies on its eyeball: near, but another surface, which faces the other way or belongs to another piece.
+  """
+  itself = jnp.arange(neighbours.shape[0], dtype=neighbours.dtype)[:, None]
+  same_side = jnp.sum(normals[:, None, :] * normals[neighbours], axis=-1) > 0
+  return jnp.where(same_side & (piece[:, None] == piece[neighbours]), neighbours, itself)
+
+
 def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Frame) -> Variables:
-  """Start colours: the mean colour where a Gaussian's anchor is seen face on, inside the mask; else the mean of its region.
+  """Start colours: the mean colour where a Gaussian's anchor is seen face on, inside the mask; elsewhere that of the seen surface near by.
 
   Args:
     frames: a few training frames [t], with pictures.
   """
   buffers = variables.buffers
+  # Hair stands off the scalp: in front of its anchors, near the hairline, there is skin.
+  hairy = jnp.asarray([name in _HAIR for name in rig.region_names])[buffers["regions"]]
+  height = _HAIR_HEIGHT * hairy[:, None]
 
   def seen(frame: Frame) -> tuple[Array, Array]:
     surface = _surface(buffers, rig, frame)
     normals = matrix_from_quaternion(quaternion_multiply(surface.carried, buffers["axes"]))[:, :, 1]
     towards = safe.normalise(cameras.centre(frame.camera) - surface.anchors)
-    pixels, depths = cameras.project(surface.anchors, frame.camera)
+    pixels, depths = cameras.project(surface.anchors + height * normals, frame.camera)
     column, row = jnp.floor(pixels).astype(jnp.int32).T
     inside = (row >= 0) & (row < frame.camera.height) & (column >= 0) & (column < frame.camera.width) & (depths > 0)
     facing = jax.nn.relu(jnp.sum(normals * towards, axis=-1) - 0.2)
     open_view = vertex_visibility(_posed(buffers, rig, frame)[0], rig.faces, frame.camera)[rig.faces[buffers["faces"]]].all(axis=-1)
-    weight = jnp.where(inside & open_view, facing * frame.mask.at[row, column].get(mode="clip"), 0.0)
+    # An outline's pixels show half of what stands behind.
+    sure = jax.lax.reduce_window(frame.mask, jnp.inf, jax.lax.min, (_RIM, _RIM), (1, 1), "SAME")
+    weight = jnp.where(inside & open_view, facing * (sure.at[row, column].get(mode="clip") > 0.9), 0.0)
     gain = 1.0 if frame.exposure is None else frame.exposure
     return weight, weight[:, None] * frame.image.at[row, column].get(mode="clip") / gain
 
@@ -341,7 +378,13 @@ def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Fra
 
   overall = jnp.sum(colors, axis=0) / (jnp.sum(weights) + 1e-6)
   prior = (per_region(colors) + overall) / (per_region(weights)[:, None] + 1.0)
-  mean = (colors + 1e-2 * prior[buffers["regions"]]) / (weights[:, None] + 1e-2)
+  start = (colors + 1e-2 * prior[buffers["regions"]]) / (weights[:, None] + 1e-2)
+
+  def spread(_: Any, c: Array) -> Array:
+    around = jnp.mean(c[buffers["neighbours"]], axis=1)
+    return (colors + 1e-2 * around) / (weights[:, None] + 1e-2)
+
+  mean = jax.lax.fori_loop(0, _SPREAD_STEPS, spread, start)
   gaussians = {**variables.params["gaussians"], "color": (mean - 0.5) / harmonics.CONSTANT}
   return variables.replace(params={**variables.params, "gaussians": gaussians})
 

@@ -46,7 +46,7 @@ class FitConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A tracked clip. Head rotation sits at the root, the neck is at rest (see `pipeline.split_neck`)."""
+  """A tracked clip. Head rotation sits at the root, the neck is at rest (see `torso.split_neck`)."""
 
   x: Float[np.ndarray, "t p"]  # energy.py's layout
   shape: Float[np.ndarray, "k"]

@@ -8,53 +8,22 @@ person mask is cut at the rig's own neck border, since nothing moves the torso.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from silky_jax.data.images import grow
 from silky_jax.flame import regions
 from silky_jax.flame.model import flame_vertices
-from silky_jax.math.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from silky_jax.render.mesh import rasterize_mesh
 from silky_jax.types import Camera, FlameRig
 
 HAIR, CLOTH = regions.PARTS.index("hair"), regions.PARTS.index("cloth")
 
 
-def split_neck(
-  rig: FlameRig,
-  shape: Float[np.ndarray, "k"],
-  rotation: Float[np.ndarray, "t 3"],
-  translation: Float[np.ndarray, "t 3"],
-  rest: Float[np.ndarray, "3"],
-  share: float,
-) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"]]:
-  """Divide a head rotation about the root into root and neck rotation, leaving the head where it is.
-
-  The torso follows the head by `share` of its rotation away from `rest`; the neck joint does the remainder. With
-  x = R_h (v - J0) + J0 + t for the head as fitted and x = R_r (R_n (v - J1) + J1 - J0) + J0 + t' for the rig,
-  R_n = R_r^T R_h and t' = t + R_h (J1 - J0) - R_r (J1 - J0).
-
-  Returns:
-    Root rotation, neck rotation (axis-angle) and translation.
-  """
-  joints = np.asarray(rig.joint_regressor @ (rig.template + rig.shape_basis @ shape))
-  reach = joints[1] - joints[0]
-  head = np.asarray(matrix_from_axis_angle(jnp.asarray(rotation)))
-  base = np.asarray(matrix_from_axis_angle(jnp.asarray(rest)))
-  turn = np.asarray(axis_angle_from_matrix(jnp.asarray(base.T @ head)))
-  root = base @ np.asarray(matrix_from_axis_angle(jnp.asarray(share * turn)))
-  neck = np.swapaxes(root, -1, -2) @ head
-  moved = translation + head @ reach - root @ reach
-  to_vector = lambda m: np.asarray(axis_angle_from_matrix(jnp.asarray(m, jnp.float32)))
-  return to_vector(root), to_vector(neck), moved.astype(np.float32)
-
-
 @functools.partial(jax.jit)
-def posed_vertices(rig: FlameRig, shape, expression, pose, eyelids, translation) -> Float[jax.Array, "t v 3"]:
+def posed_vertices(rig: FlameRig, shape, expression, pose, eyelids, translation, offset=None) -> Float[jax.Array, "t v 3"]:
   """World-space vertices of a batch of frames."""
-  one = lambda e, p, l, t: flame_vertices(rig, shape, e, p, eyelids=l)[0] + t
+  one = lambda e, p, l, t: flame_vertices(rig, shape, e, p, eyelids=l, offset=offset)[0] + t
   return jax.vmap(one)(expression, pose, eyelids, translation)
 
 

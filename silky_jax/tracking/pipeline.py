@@ -11,6 +11,7 @@ quality     overlay.mp4, quality.json, quality.html
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,23 @@ import numpy as np
 from silky_jax.config import UserError
 from silky_jax.data import splits as splits_lib
 from silky_jax.data.formats import native
-from silky_jax.data.images import read_gray, read_image, write_image
+from silky_jax.data.images import crop_resize, read_gray, read_image, write_image
 from silky_jax.data.video import probe_video
 from silky_jax.flame import open_head, regions
 from silky_jax.flame.fingerprint import rig_hash
-from silky_jax.geometry.camera import project
+from silky_jax.geometry.camera import project, rescale
 from silky_jax.progress import Progress
-from silky_jax.tracking import energy, fit, labels, landmarks, observe, quality, refine
+from silky_jax.tracking import energy, fit, labels, landmarks, observe, quality, refine, torso
+from silky_jax.tracking.collar import Collar
 from silky_jax.tracking.fit import FitConfig
 from silky_jax.tracking.observe import ObserveConfig
 from silky_jax.tracking.photometric import PhotometricConfig
 from silky_jax.tracking.stages import Stages, file_fingerprint
 from silky_jax.types import Camera
 
-CODE_VERSION = 3  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
+CODE_VERSION = 4  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
+_TORSO_FRAMES, _TORSO_SIZE = 6, 128  # training frames, and the side in px of their masks, that the torso is turned by
+_COLLAR_FRAMES = 24  # training frames that the colours of skin and cloth are learnt from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +158,7 @@ class _Run:
     self.ran = "labels"
     rig = open_head.load()[0]
     header, arrays = self._tables(rig)
-    self._write_maps(rig, arrays)
+    self._write_maps(rig, arrays, np.asarray(header["splits"]["train"]))
     native.write_tables(self.output, header, arrays)
 
   def _tables(self, rig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -164,16 +168,17 @@ class _Run:
     fitted = np.load(self._scratch("fit") / "fit.npz")
     shared = json.loads((self._scratch("fit") / "shared.json").read_text())
     x, scale = fitted["x"], self.resolution / box[2]
-    rest = x[splits["train"], :3].mean(axis=0)
-    root, neck, moved = labels.split_neck(
-      rig, fitted["shape"], x[:, energy.ROTATION], x[:, energy.TRANSLATION], rest, self.config.torso_share
-    )
     info = probe_video(self.video)
-    gaze = np.pad(x[:, energy.GAZE], ((0, 0), (0, 1)))
-    view = np.diag([1.0, -1.0, -1.0, 1.0])
+    view = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)
     view[2, 3] = shared["distance"]
-    centre = (np.array([info.width, info.height]) / 2 - box[:2]) * scale
-    images = np.stack([read_image(self.output / "images" / f"{k:05d}.png") for k in range(len(x))])
+    focal, centre = shared["focal"] * scale, (np.array([info.width, info.height]) / 2 - box[:2]) * scale
+    intrinsics = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], np.float32)
+    body = self._torso(rig, fitted["shape"], x, splits["train"], view, intrinsics)
+    root, neck, moved = torso.split_neck(
+      rig, fitted["shape"], x[:, energy.ROTATION], x[:, energy.TRANSLATION], body, self.config.torso_share
+    )
+    gaze = np.pad(x[:, energy.GAZE], ((0, 0), (0, 1)))
+    images = np.stack([self._picture(k) for k in range(len(x))])
     persons = observe.read_persons(self._scratch("pictures"), len(x))
     gains, background = labels.exposure(images, persons, splits["train"])
     arrays = {
@@ -188,9 +193,9 @@ class _Run:
       "valid": observe.found_frames(points),
       "exposure": gains,
       "shape": fitted["shape"],
-      "offset": np.zeros(rig.template.shape, np.float32),
-      "intrinsics": np.array([[shared["focal"] * scale, 0, centre[0]], [0, shared["focal"] * scale, centre[1]], [0, 0, 1]], np.float32),
-      "world_to_camera": view.astype(np.float32),
+      "offset": body.offset,
+      "intrinsics": intrinsics,
+      "world_to_camera": view,
     }
     header = {
       "rig": rig.name,
@@ -209,29 +214,53 @@ class _Run:
     }
     return header, arrays
 
-  def _write_maps(self, rig, arrays: dict[str, np.ndarray]) -> None:
+  def _torso(self, rig, shape: np.ndarray, x: np.ndarray, train: np.ndarray, view: np.ndarray, intrinsics: np.ndarray) -> torso.Torso:
+    """How the torso stands, seen on a few small person masks."""
+    some = train[np.linspace(0, len(train) - 1, min(len(train), _TORSO_FRAMES)).astype(int)]
+    side, small = self.resolution, _TORSO_SIZE
+    persons = np.stack([crop_resize(self._person(int(k)), (0.0, 0.0, float(side)), small) for k in some])
+    camera = rescale(Camera(jnp.asarray(view), jnp.asarray(intrinsics), width=side, height=side), width=small, height=small)
+    return torso.fit_torso(rig, shape, x[train][:, energy.ROTATION].mean(axis=0), x[some], persons, camera, self.config.torso_share)
+
+  def _write_maps(self, rig, arrays: dict[str, np.ndarray], train: np.ndarray) -> None:
     """Masks and label maps of every frame."""
-    count, size = len(arrays["index"]), self.resolution
+    count = len(arrays["index"])
     for folder in ("masks", "parts"):
       (self.output / folder).mkdir(exist_ok=True)
-    face_labels = np.asarray(regions.face_parts(rig))
-    border = labels.neck_border(rig)
-    with Progress("labels", count, "frames") as bar:
-      for start in range(0, count, 16):
-        index = np.minimum(np.arange(start, start + 16), count - 1)
-        camera = Camera(jnp.asarray(arrays["world_to_camera"]), jnp.asarray(arrays["intrinsics"]), width=size, height=size)
-        vertices = labels.posed_vertices(
-          rig, arrays["shape"], arrays["expression"][index], arrays["pose"][index], arrays["eyelids"][index], arrays["translation"][index]
-        )
-        ids = np.asarray(labels.face_ids(vertices, rig.faces, camera))
-        pixels = np.asarray(project(vertices, camera)[0])
-        for k in range(min(16, count - start)):
-          name = f"{start + k:05d}.png"
-          person = read_gray(self._scratch("pictures") / "person" / name)
-          cut = labels.neck_cut(pixels[k], border, size, size / 64)
-          write_image(self.output / "parts" / name, labels.label_map(ids[k], face_labels, person, cut))
-          write_image(self.output / "masks" / name, labels.head_mask(person, cut))
-          bar.update()
+    some = train[:: max(1, len(train) // _COLLAR_FRAMES)]
+    with Progress("labels", count + len(some), "frames") as bar:
+      collar = Collar((self._picture(k), label) for k, label, _, _ in self._maps(rig, arrays, some, bar))
+      for k, label, person, cut in self._maps(rig, arrays, np.arange(count), bar):
+        cloth = collar.covers(self._picture(k), label)
+        name = f"{k:05d}.png"
+        write_image(self.output / "parts" / name, np.where(cloth, labels.CLOTH, label).astype(np.uint8))
+        write_image(self.output / "masks" / name, np.where(cloth, 0, labels.head_mask(person, cut)).astype(np.uint8))
+
+  def _maps(
+    self, rig, arrays: dict[str, np.ndarray], chosen: np.ndarray, bar: Progress
+  ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Number, labels, person mask and cut of some frames."""
+    face_labels, border = np.asarray(regions.face_parts(rig)), labels.neck_border(rig)
+    size = self.resolution
+    camera = Camera(jnp.asarray(arrays["world_to_camera"]), jnp.asarray(arrays["intrinsics"]), width=size, height=size)
+    for start in range(0, len(chosen), 16):
+      index = chosen[np.minimum(np.arange(start, start + 16), len(chosen) - 1)]
+      vertices = labels.posed_vertices(
+        rig, arrays["shape"], *(arrays[key][index] for key in ("expression", "pose", "eyelids", "translation")), arrays["offset"]
+      )
+      ids = np.asarray(labels.face_ids(vertices, rig.faces, camera))
+      pixels = np.asarray(project(vertices, camera)[0])
+      for k in range(min(16, len(chosen) - start)):
+        person = self._person(int(index[k]))
+        cut = labels.neck_cut(pixels[k], border, size, size / 64)
+        yield int(index[k]), labels.label_map(ids[k], face_labels, person, cut), person, cut
+        bar.update()
+
+  def _picture(self, index: int) -> np.ndarray:
+    return read_image(self.output / "images" / f"{index:05d}.png")
+
+  def _person(self, index: int) -> np.ndarray:
+    return read_gray(self._scratch("pictures") / "person" / f"{index:05d}.png")
 
   def quality(self, scratch: Path) -> None:
     self.ran = "quality"

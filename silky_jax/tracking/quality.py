@@ -84,9 +84,8 @@ def shaded(sequence: native.NativeSequence, indices: np.ndarray) -> tuple[UInt8[
   a = sequence.arrays
   h, w = sequence.size
   camera = Camera(jnp.asarray(a["world_to_camera"]), jnp.asarray(a["intrinsics"]), width=w, height=h)
-  vertices = labels.posed_vertices(
-    rig, a["shape"], a["expression"][indices], a["pose"][indices], a["eyelids"][indices], a["translation"][indices]
-  )
+  moving = (a[key][indices] for key in ("expression", "pose", "eyelids", "translation"))
+  vertices = labels.posed_vertices(rig, a["shape"], *moving, a["offset"])
   ids = np.asarray(labels.face_ids(vertices, rig.faces, camera))
   normals = np.asarray(jax.vmap(face_normals, in_axes=(0, None))(vertices, rig.faces))
   light = np.array([0.3, 0.4, 0.87])

@@ -77,6 +77,7 @@ class Experiment(NamedTuple):
       ignored=part_ids(config.losses.ignored_parts),
       background=None if config.random_background else config.background,
       render=dataclasses.replace(config.render, capacity=capacity),
+      outline=config.losses.outline,
     )
 
 

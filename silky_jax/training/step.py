@@ -17,6 +17,7 @@ from silky_jax.config import ConfigError, closest
 from silky_jax.data.clips import Batch
 from silky_jax.flame.regions import PARTS
 from silky_jax.losses import perceptual, photometric
+from silky_jax.losses.matting import unmix_outline
 from silky_jax.models.protocol import Avatar
 from silky_jax.render.pipeline import RenderConfig, render
 from silky_jax.types import Frame, Prediction, PyTree, TrainState, Variables
@@ -51,6 +52,8 @@ class LossConfig:
   # Labels whose pixels say nothing: what stands there is neither head nor background. Taught to be background, the rim of the neck
   # that the collar hides would turn transparent, and be missing from every other side.
   ignored_parts: tuple[str, ...] = ("cloth",)
+  # Pixels on either side of the mask's edge in which head and background are told apart before anything is compared; 0: none.
+  outline: int = 2
   regularizers: dict[str, Term] = dataclasses.field(default_factory=dict)  # by the family's names
 
 
@@ -64,6 +67,7 @@ class StepConfig:
   ignored: tuple[int, ...]  # label ids
   background: tuple[float, float, float] | None  # None: a random colour per clip and step
   render: RenderConfig
+  outline: int = 0  # px
 
 
 class Stage(NamedTuple):
@@ -82,8 +86,10 @@ def stages(config: LossConfig, steps: int) -> list[Stage]:
     steps: length of the run.
 
   Raises:
-    ConfigError: more than three stages, a negative weight, or a start outside 0..1.
+    ConfigError: more than three stages, a negative weight, a start outside 0..1, or an outline outside 0..16.
   """
+  if not 0 <= config.outline <= 16:
+    raise ConfigError(f"losses.outline: expected 0 to 16 px, got {config.outline}")
   images = {name: getattr(config, name) for name in _IMAGE_TERMS}
   terms = {**images, **{f"regularizers.{name}": term for name, term in config.regularizers.items()}}
   for name, term in terms.items():
@@ -227,12 +233,15 @@ def _compare(
 def _image_terms(
   config: StepConfig, image: Array, alpha: Array, target: Frame, background: Float[Array, "r 3"], networks: PyTree
 ) -> dict[str, Array]:
-  mask = target.mask[..., None]
-  truth = target.image * mask + background[:, None, None, :] * (1.0 - mask)
+  foreground, matte = target.image, target.mask
+  if config.outline:
+    foreground, matte = unmix_outline(foreground, matte, config.outline)
+  mask = matte[..., None]
+  truth = foreground * mask + background[:, None, None, :] * (1.0 - mask)
   if config.ignored:
     ignored = jnp.isin(target.parts, jnp.asarray(config.ignored))
     image = jnp.where(ignored[..., None], truth, image)
-    alpha = jnp.where(ignored, target.mask, alpha)
+    alpha = jnp.where(ignored, matte, alpha)
   pixels = photometric.part_weights(target.parts, jnp.asarray(config.part_table)) if any(config.part_table) else None
   compute: dict[str, Callable[[], Array]] = {
     "huber": lambda: photometric.huber(image, truth, pixels),

@@ -40,7 +40,7 @@ def test_structure_is_that_of_metrics_json(evaluation):
       assert all(isinstance(row[key], float) for key in ("psnr", "ssim", "lpips_alex")), (split, name)
       assert (row["lpips_vgg"] is None) == name.startswith("truth")
       assert set(row["whole"]) == {"psnr", "ssim", "lpips_alex"} and set(row["mouth"]) == set(row["eyes"]) == {"psnr", "ssim"}
-      assert set(row["temporal"]) == {"psnr", "lpips_alex"}
+      assert set(row["temporal"]) == {"psnr", "lpips_alex"} and set(row["on_white"]) == {"psnr"}
       wanted = {"split", "crop", "mask", "resolution", "background", "lpips_net", "lpips_version", "data_range", "tracked_parameters"}
       assert wanted <= set(row["meta"])
       assert (row["meta"]["split"], row["meta"]["resolution"], row["meta"]["background"]) == (split, "48x48", [0.0, 1.0, 0.0])
@@ -53,6 +53,7 @@ def test_a_perfect_avatar_wins_and_the_calibration_is_ordered(evaluation):
   _, result = evaluation
   for rows in result.metrics.values():
     assert rows["avatar"]["psnr"] > 60 and rows["avatar"]["whole"]["psnr"] > 60  # 8 bits are the only error
+    assert rows["avatar"]["on_white"]["psnr"] > 55
     assert rows["avatar"]["ssim"] > 0.999 and rows["avatar"]["lpips_alex"] < 1e-3
     assert rows["avatar"]["psnr"] > rows["aligned_frame"]["psnr"]
     assert rows["avatar"]["psnr"] > rows["truth_shifted_1px"]["psnr"] > rows["truth_shifted_2px"]["psnr"]

@@ -104,7 +104,8 @@ def test_render_rescales_the_camera(written, tmp_path):
   def render(frames):
     seen.append((frames.camera.width, frames.camera.height, np.asarray(frames.camera.intrinsics[0])))
     height, width = frames.camera.height, frames.camera.width
-    return jnp.broadcast_to(jnp.asarray(frames.index / 10.0)[:, None, None, None], (len(frames.index), height, width, 3)), None
+    image = jnp.broadcast_to(jnp.asarray(frames.index / 10.0)[:, None, None, None], (len(frames.index), height, width, 3))
+    return image, jnp.ones(image.shape[:3])
 
   ticks = []
   out = reenact.render_sequence(render, driver, tmp_path / "v.mp4", resolution=96, batch=4, on_frame=ticks.append)

@@ -71,3 +71,10 @@ def test_edges_and_their_faces():
   assert (adjacent[:, 1] < 0).sum() == 3
   with pytest.raises(ValueError, match="at most two faces per edge, got 3"):
     mesh.edge_faces(np.array([[0, 1, 2], [0, 1, 3], [1, 0, 4]]))
+
+
+def test_pieces_are_joined_by_shared_vertices():
+  faces = np.array([[0, 1, 2], [5, 6, 7], [2, 3, 4], [7, 8, 9]])
+  piece = mesh.face_pieces(faces)
+  assert piece[0] == piece[2] != piece[1] == piece[3]
+  assert len(mesh.face_pieces(np.zeros((0, 3), int))) == 0

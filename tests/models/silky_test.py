@@ -10,7 +10,7 @@ import pytest
 from silky_jax.config import ConfigError
 from silky_jax.flame.model import flame_vertices
 from silky_jax.flame.regions import vertex_mask
-from silky_jax.geometry.mesh import face_normals
+from silky_jax.geometry.mesh import face_normals, face_pieces
 from silky_jax.math.rotation import matrix_from_axis_angle, matrix_from_quaternion, quaternion_multiply
 from silky_jax.models.silky import SilkyConfig, make
 from silky_jax.types import Prediction
@@ -144,6 +144,32 @@ def test_paint_takes_the_colour_of_what_is_seen(avatar, start, rig, make_frame):
   assert jnp.median(gaussians.features[left, 0]) > 0.8 and jnp.median(gaussians.features[right, 2]) > 0.8
 
 
+def test_paint_goes_on_where_nothing_is_seen(avatar, start, rig, make_frame):
+  frame = make_frame(strength=0.0)
+  red = jnp.broadcast_to(jnp.asarray([0.9, 0.1, 0.1]), (48, 48, 3))
+  # The upper half of the picture shows the head, the lower half counts as outside of it.
+  frame = frame.replace(image=red, mask=(jnp.arange(48)[:, None] < 24) * jnp.ones((48, 48)))
+  painted = avatar.paint(start, rig, jax.tree.map(lambda leaf: leaf[None], frame))
+  skin = np.asarray(rig.region_names)[np.asarray(start.buffers["regions"])] == "face"
+  colors = 0.5 + 0.28209479 * np.asarray(painted.params["gaussians"]["color"])
+  assert skin.sum() > 20
+  np.testing.assert_allclose(colors[skin], np.broadcast_to([0.9, 0.1, 0.1], colors[skin].shape), atol=0.05)
+
+
+def test_neighbours_lie_on_the_same_surface(rig, subject):
+  variables = make(SilkyConfig(uv_size=64, residual="none", harmonics_degree=0)).init(jax.random.key(0), rig, subject)
+  buffers = {name: np.asarray(value) for name, value in variables.buffers.items()}
+  piece = face_pieces(np.asarray(rig.faces))[buffers["faces"]]
+  assert len(np.unique(piece)) > 1
+  hair = np.asarray(vertex_mask(rig, ("scalp",)))[np.asarray(rig.faces)[buffers["faces"]]].all(axis=1)
+  assert (hair[buffers["neighbours"]] == hair[:, None]).all()
+  assert (piece[buffers["neighbours"]] == piece[:, None]).all()
+  normals = np.asarray(matrix_from_quaternion(variables.buffers["axes"]))[:, :, 1]
+  assert (np.einsum("nc,nkc->nk", normals, normals[buffers["neighbours"]]) > 0).all()
+  own = buffers["neighbours"] == np.arange(len(piece))[:, None]
+  assert 0 < own.mean() < 0.5
+
+
 def test_exposure_scales_colours_and_nothing_else(avatar, trained, rig, make_frame):
   frame = make_frame()
   plain, bright = (avatar.deform(trained, rig, f)[0] for f in (frame, frame.replace(exposure=jnp.asarray([1.1, 1.0, 0.9]))))
@@ -158,8 +184,15 @@ def test_terms(avatar, start, rig, make_frame):
     return avatar.regularize(variables, rig, frame, Prediction(None, None, None, aux))
 
   zero = terms(start)
-  assert set(zero) == {"motion", "offset", "smoothness", "size", "color_change"}
+  np.testing.assert_allclose(zero.pop("transparency"), 1 - CONFIG.initial_opacity, rtol=1e-5)
+  assert set(zero) == {"motion", "offset", "smoothness", "size", "color_change", "color_smoothness", "view_dependence"}
   np.testing.assert_allclose(list(zero.values()), 0.0, atol=1e-12)
+  # One Gaussian of another colour: it differs from its neighbours, and those that have it as one differ from it.
+  neighbours = np.asarray(start.buffers["neighbours"])
+  lone = start.params["gaussians"]["color"].at[0].set(jnp.asarray([1.0, 0.0, 0.0]) / 0.28209479)
+  pairs = (neighbours[0] != 0).sum() + (neighbours[1:] == 0).sum()
+  np.testing.assert_allclose(terms(_with(start, color=lone))["color_smoothness"], pairs / neighbours.size, rtol=1e-4)
+  np.testing.assert_allclose(terms(_with(start, harmonics=start.params["gaussians"]["harmonics"] + 2.0))["view_dependence"], 4.0)
   # All Gaussians 1 mm off along x: as far as neighbours can tell, nothing happened.
   shifted = terms(_with(start, offset=jnp.zeros_like(start.params["gaussians"]["offset"]).at[:, 0].set(1e-3)))
   assert shifted["offset"] > 0 and shifted["smoothness"] < 1e-4 and shifted["motion"] == 0
