@@ -45,7 +45,6 @@ def get_config(variant="mlp"):
     c.model.residual = "none"
   elif variant == "demo":
     c.steps = 2500
-    c.model.width = 64
   else:
     raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'demo'))}")
   return c

@@ -49,7 +49,7 @@ class Collar:
     likely = nothing.copy()
     likely[neck] = _misfit(color, self._colors["cloth"]) + _MARGIN < np.min([_misfit(color, skin) for skin in skins], axis=0)
     likely = ndimage.median_filter(likely, 5) & neck
-    pieces, _ = ndimage.label(likely | (labels == _CLOTH))
+    pieces: np.ndarray = ndimage.label(likely | (labels == _CLOTH))[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
     cloth = likely & np.isin(pieces, np.unique(pieces[labels == _CLOTH]))
     head = (labels != 0) & (labels != _CLOTH)
     kept = ndimage.binary_opening(head & ~cloth, np.ones((3, 3), bool)) | (head & ~grow(cloth, 2))
@@ -61,7 +61,7 @@ def _core(mask: Bool[np.ndarray, "h w"], margin: int) -> Bool[np.ndarray, "h w"]
 
 
 def _largest(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-  pieces, _ = ndimage.label(mask)
+  pieces: np.ndarray = ndimage.label(mask)[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
   return (pieces == 1 + int(np.argmax(np.bincount(pieces[mask])[1:]))) if mask.any() else mask
 
 
