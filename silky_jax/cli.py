@@ -4,6 +4,7 @@ Flags say where and how; the config says what. A command imports what it needs w
 """
 
 import hashlib
+import importlib
 import os
 import platform
 import sys
@@ -18,7 +19,9 @@ from silky_jax.config import UserError, closest
 
 __all__ = ["COMMANDS", "Command", "load_config", "main"]
 
-_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
+# configs/ lies beside the package in a clone, inside it in an installed wheel.
+_HOME = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 
 
 class Command(NamedTuple):
@@ -232,14 +235,16 @@ def _define_config(values: flags.FlagValues, words: Sequence[str], default: str)
 
 
 def _find_config(name: str) -> str:
-  """A config file as given, or in the repository; and lets config files import `configs.default`."""
-  if str(_ROOT) not in sys.path:
-    sys.path.insert(0, str(_ROOT))
+  """A config file as given, or the one that comes with the package; and lets config files import `configs.default`."""
+  if _HOME is _PACKAGE:
+    sys.modules.setdefault("configs", importlib.import_module("silky_jax.configs"))
+  elif str(_HOME) not in sys.path:
+    sys.path.insert(0, str(_HOME))
   file, _, variant = name.partition(":")
-  path = next((p for p in (Path(file), _ROOT / file) if p.is_file()), None)
+  path = next((p for p in (Path(file), _HOME / file) if p.is_file()), None)
   if path is None:
-    known = sorted(p.name for p in (_ROOT / "configs").glob("*.py"))
-    raise UserError(f"--config: no file {file!r} here or in {_ROOT}; in configs/ there are: {', '.join(known)}")
+    known = sorted(p.name for p in (_HOME / "configs").glob("*.py"))
+    raise UserError(f"--config: no file {file!r} here or in {_HOME}; in configs/ there are: {', '.join(known)}")
   return f"{path.resolve()}:{variant}" if variant else str(path.resolve())
 
 
