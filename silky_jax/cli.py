@@ -5,6 +5,7 @@ Flags say where and how; the config says what. A command imports what it needs w
 
 import hashlib
 import importlib
+import logging as stdlib_logging
 import os
 import platform
 import sys
@@ -213,6 +214,8 @@ def _parse(name: str, words: list[str]) -> flags.FlagValues | None:
   left = _read_flags(values, words)
   if left:
     raise UserError(f"{name}: unexpected word {left[0]!r}; flags are written --name=value")
+  # What the library has to say, without the names of its modules.
+  stdlib_logging.basicConfig(format="%(message)s", level=stdlib_logging.INFO if values.verbose else stdlib_logging.WARNING)
   logging.set_verbosity(logging.INFO if values.verbose else logging.WARNING)
   return values
 

@@ -19,7 +19,7 @@ _STOPS = np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252
 
 # Digits as rows of three pixels, five rows from the top, one octal digit per row.
 _DIGITS = ("75557", "26227", "71747", "71717", "55711", "74717", "74757", "71222", "75757", "75717")
-_INK, _DOT = 110, 2  # grey that reads on white and on skin; px per font pixel
+_DOT = 2  # px per font pixel
 
 
 def error_colours(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -73,7 +73,8 @@ def _stamp(picture: UInt8[np.ndarray, "h w 3"], number: int) -> None:
   for place, digit in enumerate(str(number)):
     glyph = np.array([[int(row) >> shift & 1 for shift in (2, 1, 0)] for row in _DIGITS[int(digit)]], bool).repeat(_DOT, 0).repeat(_DOT, 1)
     left, top = 6 + place * 4 * _DOT, 6
-    picture[top : top + 5 * _DOT, left : left + 3 * _DOT][glyph] = _INK
+    patch = picture[top : top + 5 * _DOT, left : left + 3 * _DOT]
+    patch[glyph] = 0 if patch.mean() > 96 else 255
 
 
 def sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int) -> UInt8[np.ndarray, "high wide 3"]:

@@ -64,7 +64,8 @@ h3{font-size:16px;margin:24px 0 4px}
 .panels{display:grid;grid-template-columns:repeat(3,1fr);font-size:14px;color:#56616b;text-align:center;margin:10px 0 4px}
 video,.wide{width:100%;border-radius:8px;display:block}
 .row{display:grid;grid-template-columns:1fr 1fr;gap:20px 28px;align-items:start}
-.over{position:relative}.over span{position:absolute;padding:6px 10px;font-size:13px;color:#56616b}
+.over{position:relative}
+.over span{position:absolute;margin:6px;padding:1px 7px;font-size:13px;color:#30383f;background:#ffffffd0;border-radius:6px}
 .scroll{overflow-x:auto}
 table{font-size:13.5px;width:100%}
 td,th{padding:5px 0 5px 12px;white-space:nowrap}

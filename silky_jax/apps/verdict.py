@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["NO_CURVE", "Goal", "curve_rank", "goals", "weaknesses"]
 
 NO_CURVE = ("step", "capacity", "pairs", "overflow", "skipped", "seconds")  # logged, but no curve of training
+_TIE = 0.05  # dB; less than that is the same
 _FIRST_CURVES = ("loss", "psnr", "perceptual", "huber", "ssim", "alpha")
 
 
@@ -80,7 +81,7 @@ def _against_photographs(metrics: Mapping[str, Any]) -> list[str]:
     avatar = _get(metrics, split, "avatar", "psnr")
     for name, words in (("nearest_frame", "the nearest training photograph"), ("aligned_frame", "one moved onto the landmarks")):
       other = _get(metrics, split, name, "psnr")
-      if avatar is not None and other is not None and other > avatar:
+      if avatar is not None and other is not None and other - avatar >= _TIE:
         beaten.append(f"{words} by {other - avatar:.1f} dB {where}")
     shifted = _get(metrics, split, "truth_shifted_1px", "psnr")
     if avatar is not None and shifted is not None and avatar < shifted:
