@@ -45,7 +45,7 @@ _NEIGHBOURS = 4
 _HAIR, _HAIR_HEIGHT = ("scalp",), 0.015  # metres
 _JOINT_SPREAD = 0.2  # radians; brings neck, jaw and eye rotations to about -1..1
 _PLACE_SPREAD = 0.1  # metres; the same for the head's translation
-_RIM = 7  # px, side of the window that has to lie inside the mask for its middle to be painted from
+_RIM = 0.012  # of the picture's height: so far inside the mask a pixel has to lie to be painted from
 _SPREAD_STEPS = 3000  # of diffusion; colour travels about a neighbour's distance times the square root of them
 _EXPRESSION_FLOOR = 0.05  # coefficient units; a coefficient that never moved in training must not be blown up when it does
 
@@ -366,7 +366,8 @@ def _paint(config: SilkyConfig, variables: Variables, rig: FlameRig, frames: Fra
     facing = jax.nn.relu(jnp.sum(normals * towards, axis=-1) - 0.2)
     open_view = vertex_visibility(_posed(buffers, rig, frame)[0], rig.faces, frame.camera)[rig.faces[buffers["faces"]]].all(axis=-1)
     # An outline's pixels show half of what stands behind.
-    sure = jax.lax.reduce_window(frame.mask, jnp.inf, jax.lax.min, (_RIM, _RIM), (1, 1), "SAME")
+    window = (2 * round(_RIM * frame.camera.height) + 1,) * 2
+    sure = jax.lax.reduce_window(frame.mask, jnp.inf, jax.lax.min, window, (1, 1), "SAME")
     weight = jnp.where(inside & open_view, facing * (sure.at[row, column].get(mode="clip") > 0.9), 0.0)
     gain = 1.0 if frame.exposure is None else frame.exposure
     return weight, weight[:, None] * frame.image.at[row, column].get(mode="clip") / gain
