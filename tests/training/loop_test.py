@@ -179,7 +179,8 @@ def test_grows_when_pictures_ask_for_more(straight, sequence, rig, tmp_path, mon
 
 def test_over_fits_a_tiny_clip(sequence, rig, tmp_path):
   """150 steps on 14 frames of 32 x 32 px: 30 dB against the photographs on white, from the coarse truth's own renderer."""
-  config = dataclasses.replace(CONFIG, steps=150, losses=LossConfig(ssim=Term(0.2), outline=0), loop=LoopConfig(log_every=50, sample_every=0))
+  losses = LossConfig(ssim=Term(0.2), outline=0)
+  config = dataclasses.replace(CONFIG, steps=150, losses=losses, loop=LoopConfig(log_every=50, sample_every=0))
   _train(config, sequence, rig, tmp_path)
   records = [r for r in JsonLines.read(tmp_path / "metrics.jsonl") if "event" not in r]
   assert records[-1]["loss"] < 0.7 * records[0]["loss"]
