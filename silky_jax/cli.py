@@ -49,6 +49,24 @@ def _preprocess(values: flags.FlagValues) -> None:
   preprocess(values.video_path, values.output_dir, resolution=values.resolution)
 
 
+def _studio_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("output_dir", None, "Where the dataset, the video and the truth go.", required=True, flag_values=values)
+  flags.DEFINE_integer("seed", 0, "Of the person, the motion and the noise.", lower_bound=0, flag_values=values)
+  flags.DEFINE_integer("frames", 300, "How many moments, 25 per second.", lower_bound=1, flag_values=values)
+  flags.DEFINE_integer("cameras", 1, "Fixed cameras, side by side.", lower_bound=1, upper_bound=16, flag_values=values)
+  flags.DEFINE_bool("moving_camera", False, "One camera that swings around the head instead.", flag_values=values)
+  flags.DEFINE_integer("resolution", 256, "Side of the pictures, px.", lower_bound=16, flag_values=values)
+  flags.DEFINE_float("noise", 0.0, "Tracker-like errors on the parameters: 1 is usual, 0 none.", lower_bound=0.0, flag_values=values)
+
+
+def _studio(values: flags.FlagValues) -> None:
+  from silky_jax.studio.dataset import StudioConfig, film
+  from silky_jax.studio.scene import SceneConfig
+
+  scene = SceneConfig(frames=values.frames, cameras=values.cameras, resolution=values.resolution, moving=values.moving_camera)
+  print(f"wrote {film(values.output_dir, StudioConfig(seed=values.seed, scene=scene, noise_level=values.noise))}")
+
+
 def _train_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "data_dir",
@@ -137,6 +155,7 @@ def _export(values: flags.FlagValues) -> None:
 COMMANDS: dict[str, Command] = {
   "demo": Command("the bundled clip, or your video -> report.html, the whole way", _demo_flags, _demo, config="configs/silky.py:demo"),
   "preprocess": Command("video -> tracked dataset", _preprocess_flags, _preprocess),
+  "studio": Command("a made-up person -> dataset with known truth, and a video", _studio_flags, _studio),
   "train": Command("dataset -> avatar", _train_flags, _train, config="configs/silky.py"),
   "eval": Command("avatar, dataset -> metrics.json: scores on held-out frames", _eval_flags, _eval),
   "render": Command("avatar, motion -> video", _render_flags, _render),

@@ -7,6 +7,8 @@
     D/parts/%05d.png   8 bit: the 19 labels of `silky_jax.flame.regions.PARTS`
 
 Frames are numbered as in the source video. Frames without a face are in the list, with `valid` false.
+Several cameras: one row per picture, camera after camera; then `intrinsics` and `world_to_camera` have a row per picture too, and the
+optional arrays `timestep` and `view` say when and by which camera it was taken.
 """
 
 import dataclasses
@@ -28,6 +30,7 @@ from silky_jax.types import Camera, Frame, Subject
 FORMAT = "silky-native"
 VERSION = 1
 FRAME_KEYS = ("index", "time", "shot", "expression", "pose", "eyelids", "translation", "landmarks", "valid", "exposure")
+OPTIONAL_KEYS = ("timestep", "view")
 FIXED_KEYS = ("shape", "offset", "intrinsics", "world_to_camera")
 NEXT = "Run `python run.py preprocess --video_path VIDEO --output_dir DIR` to make it."
 
@@ -75,11 +78,12 @@ class NativeSequence:
       expression_variance=expression.var(axis=0).astype(np.float32),
     )
 
-  def camera(self, count: int) -> Camera:
-    """The clip's one camera, repeated for a batch."""
-    repeat = lambda a: np.broadcast_to(a, (count, *a.shape)).copy()
+  def camera(self, indices: Shaped[np.ndarray, "t"]) -> Camera:
+    """The cameras of some pictures: the clip's one, repeated, or each its own."""
+    per_row = {"world_to_camera": 2, "intrinsics": 2}
+    pick = lambda a, dims: a[indices] if a.ndim > dims else np.broadcast_to(a, (len(indices), *a.shape)).copy()
     h, w = self.size
-    return Camera(repeat(self.arrays["world_to_camera"]), repeat(self.arrays["intrinsics"]), width=w, height=h)
+    return Camera(*(pick(self.arrays[key], dims) for key, dims in per_row.items()), width=w, height=h)
 
   def frames(self, indices: Shaped[np.ndarray, "t"]) -> Frame:
     """A batch of frames as numpy arrays; pictures as stored (not composited), scaled to [0, 1]."""
@@ -89,9 +93,9 @@ class NativeSequence:
       index=a["index"][i],
       time=a["time"][i],
       shot=a["shot"][i],
-      timestep=a["index"][i],
-      view=np.zeros(len(i), np.int32),
-      camera=self.camera(len(i)),
+      timestep=a.get("timestep", a["index"])[i],
+      view=a["view"][i] if "view" in a else np.zeros(len(i), np.int32),
+      camera=self.camera(i),
       expression=a["expression"][i],
       pose=a["pose"][i],
       eyelids=a["eyelids"][i],
@@ -159,7 +163,9 @@ def _read_arrays(file: Path, header: dict[str, Any]) -> dict[str, np.ndarray]:
   missing = sorted(set(FRAME_KEYS + FIXED_KEYS) - arrays.keys())
   if missing:
     raise UserError(f"{file}: wanted arrays {missing}, found only {sorted(arrays)}. {NEXT}")
-  for key in FRAME_KEYS:
+  rows = [*FRAME_KEYS, *(key for key in OPTIONAL_KEYS if key in arrays)]
+  rows += [key for key, dims in (("intrinsics", 2), ("world_to_camera", 2)) if arrays[key].ndim > dims]
+  for key in rows:
     if len(arrays[key]) != header["frames"]:
       raise UserError(f"{file}: {key}: wanted {header['frames']} frames as dataset.json says, found {len(arrays[key])}. {NEXT}")
     if key != "landmarks" and not np.isfinite(arrays[key]).all():
