@@ -139,6 +139,47 @@ def _render(values: flags.FlagValues) -> None:
   print(f"wrote {show.render_driven(avatar, values.flame_params, values.output_path, resolution=values.resolution)}")
 
 
+def _edit_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
+  flags.DEFINE_string("expression", "neutral", "A name; `list` shows them all as one picture.", flag_values=values)
+  flags.DEFINE_float("jaw_openness", None, "0 closed to 1 wide open; the expression's own if not given.", flag_values=values)
+  flags.DEFINE_float("intensity", 1.0, "Scales the expression.", flag_values=values)
+  flags.DEFINE_list("gaze", ["0", "0"], "Yaw towards the person's left and pitch up, degrees.", flag_values=values)
+  flags.DEFINE_float("eyelids", None, "0 open to 1 closed; the expression's own if not given.", flag_values=values)
+  flags.DEFINE_list("head_pose", ["0", "0", "0"], "Pitch (down), yaw (towards the person's left) and roll, degrees.", flag_values=values)
+  flags.DEFINE_list("camera", ["0", "0"], "Yaw and pitch of the camera around the head, degrees.", flag_values=values)
+  flags.DEFINE_integer("resolution", 512, "Side of the picture, px.", flag_values=values)
+  flags.DEFINE_string("output_path", None, "The .png or .jpg to write.", required=True, flag_values=values)
+
+
+def _edit(values: flags.FlagValues) -> None:
+  from silky_jax.apps.editor import AvatarEditor
+
+  editor = AvatarEditor(values.checkpoint)
+  if values.expression == "list":
+    print(f"wrote {editor.contact_sheet(values.output_path, resolution=min(values.resolution, 512) // 2)}")
+    return
+  editor.interactive_edit(
+    values.expression,
+    values.jaw_openness,
+    intensity=values.intensity,
+    gaze=_numbers("gaze", values.gaze),
+    eyelids=values.eyelids,
+    head_pose=_numbers("head_pose", values.head_pose),
+    camera=_numbers("camera", values.camera),
+    resolution=values.resolution,
+    output_path=values.output_path,
+  )
+  print(f"wrote {values.output_path}")
+
+
+def _numbers(name: str, words: list[str]) -> list[float]:
+  try:
+    return [float(word) for word in words]
+  except ValueError as error:
+    raise UserError(f"--{name}: wanted numbers with commas between, found {','.join(words)!r}") from error
+
+
 def _export_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
   flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
@@ -159,6 +200,7 @@ COMMANDS: dict[str, Command] = {
   "train": Command("dataset -> avatar", _train_flags, _train, config="configs/silky.py"),
   "eval": Command("avatar, dataset -> metrics.json: scores on held-out frames", _eval_flags, _eval),
   "render": Command("avatar, motion -> video", _render_flags, _render),
+  "edit": Command("avatar, a face set by hand -> picture", _edit_flags, _edit),
   "export": Command("avatar, one frame of motion -> .ply", _export_flags, _export),
 }
 

@@ -23,7 +23,7 @@ from silky_jax.training.checkpoint import Restored, restore_run
 from silky_jax.training.experiment import build
 from silky_jax.types import Camera, FlameRig, Frame, Gaussians
 
-__all__ = ["Player", "Stance", "find_rig", "open_avatar", "open_driver", "outline", "resting", "stance"]
+__all__ = ["Player", "Stance", "find_rig", "head_box", "open_avatar", "open_driver", "outline", "resting", "stance", "stand"]
 
 _HEAD_SHARE = 0.62  # of the picture's height that the head takes in views around it
 
@@ -165,12 +165,20 @@ def stance(player: Player, sequence: Sequence, frame: Frame) -> Stance:
     sequence: the dataset, which tells how far away the camera of the video was.
     frame: the moment that will be shown.
   """
-  head = np.asarray(vertex_mask(player.rig, set(player.rig.region_names) - {"torso", "neck"}))
-  corners = np.asarray(player.vertices(frame)[0])[head]
-  centre = 0.5 * (corners.min(axis=0) + corners.max(axis=0))
   train = driving(sequence.frames(np.asarray(sequence.splits["train"])[:1]))
-  there = np.asarray(player.vertices(train)[0])[head].mean(axis=0)
+  low, high = head_box(player, train)
   pose = np.asarray(train.camera.world_to_camera[0])
-  distance = float(np.linalg.norm(pose[:3, :3] @ there + pose[:3, 3]))
-  height = float(np.ptp(corners[:, 1]))
-  return Stance(centre.astype(np.float32), distance, _HEAD_SHARE * distance / height)
+  distance = float(np.linalg.norm(pose[:3, :3] @ (0.5 * (low + high)) + pose[:3, 3]))
+  return stand(*head_box(player, frame), distance=distance)
+
+
+def head_box(player: Player, frame: Frame) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+  """Corners of the box around the head (no neck, no torso) of `frame` (batch [1]), world, metres."""
+  head = np.asarray(vertex_mask(player.rig, set(player.rig.region_names) - {"torso", "neck"}))
+  points = np.asarray(player.vertices(frame)[0])[head]
+  return points.min(axis=0), points.max(axis=0)
+
+
+def stand(low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], *, distance: float) -> Stance:
+  """A camera's stand before a box, so that its height takes a fixed share of the picture."""
+  return Stance((0.5 * (low + high)).astype(np.float32), distance, _HEAD_SHARE * distance / float(high[1] - low[1]))

@@ -119,6 +119,6 @@ def draw_lines(image: UInt8[np.ndarray, "h w 3"], lines: Shaped[np.ndarray, "l 2
 
 def put_text(image: UInt8[np.ndarray, "h w 3"], text: str, origin: tuple[int, int], colour: tuple[int, int, int] = (255, 255, 255)) -> None:
   """Write a short label onto a picture in place, with a dark rim so that it reads on any ground."""
-  scale = max(0.35, image.shape[1] / 900)
+  scale = max(0.45, image.shape[1] / 900)
   for width, ink in ((3, (0, 0, 0)), (1, colour)):
     cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, width, cv2.LINE_AA)

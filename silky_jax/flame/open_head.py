@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from silky_jax.types import FlameRig, LandmarkEmbedding
 
-__all__ = ["ARKIT_NAMES", "JAW_ROWS", "RigControls", "arkit_to_rig", "jaw_open_angle", "load", "mirror"]
+__all__ = ["ARKIT_NAMES", "JAW_ROWS", "RigControls", "arkit_to_rig", "eye_look", "jaw_open_angle", "load", "mirror"]
 
 # The 52 units in the order of an ARKit weight array: alphabetical, which is also MediaPipe's order (without its leading `_neutral`).
 ARKIT_NAMES = (
@@ -103,6 +103,12 @@ def jaw_open_angle() -> float:
   return float(_data()["jaw_open_angle"])
 
 
+def eye_look() -> dict[str, np.ndarray]:
+  """Axis-angle in radians that one unit of each `eyeLook*` weight turns its eye by, by name."""
+  data = _data()
+  return {str(name): angles for name, angles in zip(data["eye_look_names"], data["eye_look_angles"], strict=True)}
+
+
 def mirror() -> np.ndarray:
   """[v] int32, the vertex at (-x, y, z)."""
   return _data()["mirror"]
@@ -137,9 +143,9 @@ def arkit_to_rig(weights: Mapping[str, float] | Float[Array, "u"]) -> RigControl
   column = {name: values[number] for number, name in enumerate(ARKIT_NAMES)}
   expression = jnp.stack([column[str(name)] for name in data["expression_names"]])
   turns = {side: jnp.zeros(3, values.dtype) for side in ("Left", "Right")}
-  for name, angles in zip(data["eye_look_names"], data["eye_look_angles"], strict=True):
-    side = "Left" if str(name).endswith("Left") else "Right"
-    turns[side] = turns[side] + column[str(name)] * angles
+  for name, angles in eye_look().items():
+    side = "Left" if name.endswith("Left") else "Right"
+    turns[side] = turns[side] + column[name] * angles
   jaw = column["jawOpen"] * jnp.asarray([jaw_open_angle(), 0, 0], values.dtype)
   eyelids = jnp.stack([column["eyeBlinkLeft"], column["eyeBlinkRight"]])
   return RigControls(expression, jaw, eyelids, turns["Left"], turns["Right"])

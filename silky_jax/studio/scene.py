@@ -21,7 +21,7 @@ _CHEEK = np.array([0.0, -0.03, 0.07])  # whose acceleration shakes the cheeks, r
 _CREASE_SECONDS = 0.15  # skin folds a little after the muscle, and unfolds as late
 _SHAKE_HERTZ, _SHAKE_DAMPING, _SHAKE_LIMIT = 3.5, 0.3, 0.006
 _SWALLOW = 0.006  # metres up
-_DISTANCE = 0.9  # metres, of every camera from the head
+_DISTANCE = 0.6  # metres, of every camera from the head: as far as a webcam
 _FRAMING = 0.42  # metres that the picture shows at that distance
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from silky_jax.flame import open_head
 from silky_jax.flame.model import flame_vertices
 from silky_jax.types import FlameRig, LandmarkEmbedding
 
@@ -28,6 +29,7 @@ class PriorConfig:
   landmark: float = 0.012  # of the face width: what the landmark model is off by, systematically
   independent: float = 80.0  # of 478 landmarks: neighbours err together, so they do not count one by one
   expression: float = 0.25
+  look: float = 0.08  # of the coefficients that move the lids along with the gaze, around what the gaze says
   expression_below: float = 0.02  # softness of the wall at 0
   expression_above: float = 0.15  # softness of the wall at 1
   jaw: tuple[float, float, float] = (0.20, 0.02, 0.02)
@@ -47,6 +49,7 @@ class LandmarkRig(flax.struct.PyTreeNode):
   rig: FlameRig  # the vertices under landmarks and joints alone; joint_regressor and faces re-indexed
   embedding: LandmarkEmbedding
   weights: Float[jax.Array, "l"]  # relative trust in each landmark
+  look: Float[jax.Array, "e 2"]  # coefficient per radian of gaze (pitch, yaw), of those that go with it; zeros for the others
 
 
 def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.ndarray, "l"]) -> LandmarkRig:
@@ -73,7 +76,15 @@ def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.
     faces=np.searchsorted(keep, used_faces).astype(np.int32),
   )
   order = jnp.arange(len(used_faces), dtype=jnp.int32)
-  return jax.tree.map(jnp.asarray, LandmarkRig(small, embedding.replace(face_indices=order), np.asarray(weights, np.float32)))
+  return jax.tree.map(jnp.asarray, LandmarkRig(small, embedding.replace(face_indices=order), np.asarray(weights, np.float32), _look(rig)))
+
+
+def _look(rig: FlameRig) -> Float[np.ndarray, "e 2"]:
+  look = np.zeros((rig.expression_basis.shape[-1], 2), np.float32)
+  for name, turn in open_head.eye_look().items():
+    if name in rig.expression_names:
+      look[rig.expression_names.index(name)] = turn[:2] / (turn @ turn)
+  return look
 
 
 def _with(shape: tuple[int, ...], axis: int, count: int) -> tuple[int, ...]:
@@ -119,14 +130,18 @@ def landmark_residuals(
   return (trust[:, None] * (found - seen.landmarks) / (prior.landmark * seen.face_width)).ravel()
 
 
-def frame_priors(x: Float[jax.Array, "p"], prior: PriorConfig) -> Float[jax.Array, "m"]:
-  """Priors of one frame: Gaussians around rest, and one-sided walls where a coefficient has no meaning."""
+def frame_priors(x: Float[jax.Array, "p"], look: Float[jax.Array, "e 2"], prior: PriorConfig) -> Float[jax.Array, "m"]:
+  """Priors of one frame: Gaussians around rest, and one-sided walls where a coefficient has no meaning.
+
+  Lids follow the gaze: landmarks barely tell the coefficients `look` of that motion, but the irises tell the gaze.
+  """
   below = lambda value, sigma: jnp.minimum(value, 0.0) / sigma
   above = lambda value, sigma: jnp.maximum(value - 1.0, 0.0) / sigma
   expression, lids = x[EXPRESSION], x[EYELIDS]
+  spread = jnp.where(jnp.any(look != 0, axis=1), prior.look, prior.expression)
   return jnp.concatenate(
     [
-      expression / prior.expression,
+      (expression - jnp.maximum(look @ x[GAZE], 0.0)) / spread,
       below(expression, prior.expression_below),
       above(expression, prior.expression_above),
       x[JAW] / jnp.asarray(prior.jaw),

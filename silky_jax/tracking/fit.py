@@ -132,7 +132,7 @@ def pick(seen: Observation, indices) -> Observation:
 
 
 def frame_residual(model: LandmarkRig, x, z, seen: Observation, distance, prior: PriorConfig):
-  return jnp.concatenate([energy.landmark_residuals(model, x, z, seen, distance, prior), energy.frame_priors(x, prior)])
+  return jnp.concatenate([energy.landmark_residuals(model, x, z, seen, distance, prior), energy.frame_priors(x, model.look, prior)])
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "steps", "pose_only"))

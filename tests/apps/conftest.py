@@ -2,11 +2,19 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from silky_jax.apps import figures
+from silky_jax.apps import figures, player
 from silky_jax.data.video import write_video
+from silky_jax.flame import open_head
+from silky_jax.flame.fingerprint import rig_hash
+from silky_jax.models.silky import SilkyConfig
+from silky_jax.training.checkpoint import Store, write_config
+from silky_jax.training.experiment import ExperimentConfig, build
+from silky_jax.training.step import create_state
+from silky_jax.training.synthetic import synthetic_sequence
 
 
 def made_up_metrics() -> dict:
@@ -80,3 +88,21 @@ def run_dir(tmp_path):
   (tmp_path / "train" / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 8, "lo')
   (tmp_path / "metrics.json").write_text(json.dumps(made_up_metrics()))
   return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+  """A run of no steps: what training would leave on disk, without its compile time."""
+  rig = open_head.load()[0]
+  sequence = synthetic_sequence(rig, frames=30, size=64)
+  root = tmp_path_factory.mktemp("run")
+  config = ExperimentConfig(model=SilkyConfig(uv_size=40, residual="none"))
+  (root / "train").mkdir()
+  write_config(root / "train", config)
+  experiment = build(config)
+  state = create_state(experiment.avatar.init(jax.random.key(0), rig, sequence.subject), experiment.optimizer, seed=0)
+  camera = jax.tree.map(lambda a: a[0], sequence.all_frames.camera)
+  store = Store(root / "train")
+  store.save(state, family="silky", rig_name=rig.name, rig_hash=rig_hash(rig), capacity=24576, camera=camera, fps=25.0)
+  store.close()
+  return root, sequence, player.open_avatar(root / "train")

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,32 +11,7 @@ from silky_jax.config import UserError
 from silky_jax.data.video import probe_video
 from silky_jax.evaluation import follow, reenact
 from silky_jax.evaluation.protocol import EvalConfig
-from silky_jax.flame import open_head
-from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.gaussians import ply
-from silky_jax.models.silky import SilkyConfig
-from silky_jax.training.checkpoint import Store, write_config
-from silky_jax.training.experiment import ExperimentConfig, build
-from silky_jax.training.step import create_state
-from silky_jax.training.synthetic import synthetic_sequence
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-  """A run of no steps: what training would leave on disk, without its compile time."""
-  rig = open_head.load()[0]
-  sequence = synthetic_sequence(rig, frames=30, size=64)
-  root = tmp_path_factory.mktemp("run")
-  config = ExperimentConfig(model=SilkyConfig(uv_size=40, residual="none"))
-  (root / "train").mkdir()
-  write_config(root / "train", config)
-  experiment = build(config)
-  state = create_state(experiment.avatar.init(jax.random.key(0), rig, sequence.subject), experiment.optimizer, seed=0)
-  camera = jax.tree.map(lambda a: a[0], sequence.all_frames.camera)
-  store = Store(root / "train")
-  store.save(state, family="silky", rig_name=rig.name, rig_hash=rig_hash(rig), capacity=24576, camera=camera, fps=25.0)
-  store.close()
-  return root, sequence, player.open_avatar(root / "train")
 
 
 def test_scores_pictures_and_report(trained, monkeypatch):

@@ -41,9 +41,22 @@ def test_projection_agrees_with_the_camera_of_the_project():
 
 def test_priors_are_walls_on_one_side_and_their_gradient_is_finite():
   prior = energy.PriorConfig()
-  size = lambda x: float(jnp.sum(energy.frame_priors(x, prior) ** 2))
+  look = jnp.zeros((4, 2))
+  size = lambda x: float(jnp.sum(energy.frame_priors(x, look, prior) ** 2))
   rest = jnp.zeros(energy.FIXED + 4)
   assert size(rest) == 0.0
   assert size(rest.at[14].set(-0.1)) > 5 * size(rest.at[14].set(0.1))
   assert size(rest.at[6].set(-0.1)) > 5 * size(rest.at[6].set(0.1))
-  assert np.isfinite(jax.jacfwd(lambda x: energy.frame_priors(x, prior))(rest)).all()
+  assert np.isfinite(jax.jacfwd(lambda x: energy.frame_priors(x, look, prior))(rest)).all()
+
+
+def test_lids_are_expected_to_follow_the_gaze():
+  rig, embedding, _ = open_head.load()
+  model = energy.landmark_rig(rig, embedding, landmarks.weights())
+  prior = energy.PriorConfig(gaze=1e9)
+  # Looking up by as much as one unit turns the eyes: cheapest where both coefficients of looking up are one.
+  units = open_head.arkit_to_rig({"eyeLookUpLeft": 1.0, "eyeLookUpRight": 1.0})
+  x = jnp.zeros(energy.FIXED + len(rig.expression_names)).at[energy.GAZE].set(units.left_eye_pose[:2])
+  following = x.at[energy.EXPRESSION].set(units.expression)
+  size = lambda x: float(jnp.sum(energy.frame_priors(x, model.look, prior) ** 2))
+  assert size(following) < 1e-3 < 100 < size(x)
