@@ -36,6 +36,7 @@ __all__ = ["StudioConfig", "Truth", "film", "read_truth"]
 
 _SENSOR = 0.8  # of 255, standard deviation of the camera's noise
 _CHUNK = 16  # frames posed at once
+_SPLITS = SplitConfig(drop_first=0, repeat_threshold=0.0)
 _KEYS = ("expression", "pose", "eyelids", "translation")
 
 
@@ -79,9 +80,11 @@ def film(output_dir: Path | str, config: StudioConfig | None = None) -> Path:
     The folder.
 
   Raises:
-    UserError: the folder cannot be written or holds a dataset already; settings that make no scene.
+    UserError: the folder cannot be written or holds a dataset already; settings that make no scene, or a clip
+      too short to train on and to score.
   """
   config, root = config or StudioConfig(), Path(output_dir)
+  make_splits(np.full(config.scene.frames, 255.0), _SPLITS)  # too short a clip is refused before it is filmed
   _prepare(root)
   try:
     person = make_person(config.seed, texture_size=config.texture_size)
@@ -117,7 +120,7 @@ def film(output_dir: Path | str, config: StudioConfig | None = None) -> Path:
   }
   if views == 1 and not config.scene.moving:
     arrays |= {key: arrays[key][0] for key in ("intrinsics", "world_to_camera")}
-  splits = make_splits(changes, SplitConfig(drop_first=0, repeat_threshold=0.0))
+  splits = make_splits(changes, _SPLITS)
   spread = {name: np.concatenate([index + count * view for view in range(views)]).tolist() for name, index in splits.items()}
   header = {
     "rig": person.rig.name,

@@ -187,6 +187,13 @@ def test_a_second_film_is_refused_and_the_first_stays(folder):
   assert (folder / "dataset.json").read_bytes() == before
 
 
+def test_a_clip_too_short_is_refused_before_it_is_filmed(tmp_path):
+  config = dataclasses.replace(CONFIG, scene=dataclasses.replace(CONFIG.scene, frames=8))
+  with pytest.raises(UserError, match="the clip has 8 frames"):
+    dataset.film(tmp_path / "out", config)
+  assert not (tmp_path / "out").exists()
+
+
 def test_the_same_seed_films_the_same(folder, tmp_path):
   again = dataset.film(tmp_path / "again", CONFIG)
   a, b = native.read(folder), native.read(again)
