@@ -182,15 +182,25 @@ def _numbers(name: str, words: list[str]) -> list[float]:
 
 def _export_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("checkpoint", None, "The --output_dir of `train`.", required=True, flag_values=values)
-  flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
-  flags.DEFINE_integer("frame", 0, "Which frame of it, from 0.", flag_values=values)
-  flags.DEFINE_string("output_path", None, "The .ply to write.", required=True, flag_values=values)
+  flags.DEFINE_enum("format", "ply", ["ply", "ply_sequence"], "One moment, or a folder with one file per frame.", flag_values=values)
+  text = "What moves it: an .npz of named keys, or a dataset folder. Without it, one .ply shows the usual face."
+  flags.DEFINE_string("flame_params", None, text, flag_values=values)
+  flags.DEFINE_integer("frame", 0, "Which frame of it one .ply shows, from 0.", flag_values=values)
+  flags.DEFINE_string("output_path", None, "The .ply, or the folder, to write.", required=True, flag_values=values)
 
 
 def _export(values: flags.FlagValues) -> None:
-  from silky_jax.apps import export, player
+  from silky_jax.apps import editor, export, player
 
-  export.export_driven(player.open_avatar(values.checkpoint), values.flame_params, values.frame, values.output_path, say=print)
+  if values.format == "ply_sequence" and values.flame_params is None:
+    raise UserError("export: --format ply_sequence wants a motion; give it with --flame_params, a dataset folder or an .npz")
+  avatar = player.open_avatar(values.checkpoint)
+  if values.format == "ply_sequence":
+    export.export_sequence(avatar, values.flame_params, values.output_path, say=print)
+  elif values.flame_params is None:
+    export.export_ply(avatar, editor.AvatarEditor(avatar).frame(), values.output_path, say=print)
+  else:
+    export.export_driven(avatar, values.flame_params, values.frame, values.output_path, say=print)
 
 
 COMMANDS: dict[str, Command] = {
@@ -201,7 +211,7 @@ COMMANDS: dict[str, Command] = {
   "eval": Command("avatar, dataset -> metrics.json: scores on held-out frames", _eval_flags, _eval),
   "render": Command("avatar, motion -> video", _render_flags, _render),
   "edit": Command("avatar, a face set by hand -> picture", _edit_flags, _edit),
-  "export": Command("avatar, one frame of motion -> .ply", _export_flags, _export),
+  "export": Command("avatar, one frame of motion or all -> .ply", _export_flags, _export),
 }
 
 

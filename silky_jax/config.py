@@ -9,9 +9,10 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-__all__ = ["ConfigError", "UserError", "closest", "differences", "from_dict", "to_dict"]
+__all__ = ["ConfigError", "UserError", "closest", "differences", "from_dict", "output_folder", "to_dict"]
 
 T = TypeVar("T")
 _MISSING = "<missing>"
@@ -19,6 +20,25 @@ _MISSING = "<missing>"
 
 class UserError(Exception):
   """A mistake the caller can mend. The message names the thing, what was wanted, what was found and the next step."""
+
+
+def output_folder(path: Path | str) -> Path:
+  """Make a folder for results and see that it can be written.
+
+  Raises:
+    UserError: it cannot; an --output_dir is meant.
+  """
+  folder = Path(path)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise UserError(
+      f"output_dir {folder}: wanted a folder that can be written, found: {error.strerror}. Choose another with --output_dir."
+    ) from error
+  return folder
 
 
 class ConfigError(UserError):

@@ -104,7 +104,7 @@ class AvatarEditor:
     Raises:
       UserError: an unknown expression (with the nearest name), a number outside its range, a path that cannot be written.
     """
-    frame = self._frame(expression, jaw_openness, intensity, gaze, eyelids, head_pose, camera, resolution)
+    frame = self.frame(expression, jaw_openness, intensity, gaze, eyelids, head_pose, camera, resolution)
     image, _ = self.player.render(frame)
     picture = bytes_of(image)[0]
     if output_path is not None:
@@ -126,7 +126,18 @@ class AvatarEditor:
       pictures.append(picture)
     return _write(Path(output_path), lambda path: write_sheet(path, pictures, columns))
 
-  def _frame(self, expression, jaw_openness, intensity, gaze, eyelids, head_pose, camera, resolution) -> Frame:
+  def frame(
+    self,
+    expression: str = "neutral",
+    jaw_openness: float | None = None,
+    intensity: float = 1.0,
+    gaze: Sequence[float] = (0.0, 0.0),
+    eyelids: float | None = None,
+    head_pose: Sequence[float] = (0.0, 0.0, 0.0),
+    camera: Sequence[float] = (0.0, 0.0),
+    resolution: int = _DEFAULT_SIZE,
+  ) -> Frame:
+    """What drives the avatar into a face, batch [1]; arguments and errors as `interactive_edit`."""
     if expression not in EXPRESSIONS:
       raise UserError(f"expression: no {expression!r}{closest(expression, EXPRESSIONS)}; there are: {', '.join(EXPRESSIONS)}")
     for name, value, low, high in (

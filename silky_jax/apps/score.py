@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from silky_jax.apps.player import Player, resting, stance
-from silky_jax.config import UserError
+from silky_jax.config import UserError, output_folder
 from silky_jax.data.clips import Sequence
 from silky_jax.evaluation import follow, protocol, views
 from silky_jax.evaluation.playback import driving
@@ -52,7 +52,7 @@ def evaluate(
   """
   begun = time.perf_counter()
   config = config or protocol.EvalConfig()
-  folder = _folder(Path(output_dir) / "evaluation")
+  folder = output_folder(Path(output_dir) / "evaluation")
   found = protocol.evaluate(player.render, sequence, player.background, lpips=_lpips(), config=config, say=say)
   curves = _follow(found, sequence, config)
   moment = resting(sequence)
@@ -70,16 +70,6 @@ def evaluate(
   metrics["peak_memory_bytes"] = peak_memory_bytes()
   write_metrics(Path(output_dir), metrics)
   return metrics
-
-
-def _folder(path: Path) -> Path:
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(
-      f"output_dir {path.parent}: wanted a folder that can be written, found: {error.strerror}. Choose another with --output_dir."
-    ) from error
-  return path
 
 
 def _lpips() -> dict[str, Any]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from silky_jax.config import UserError
+from silky_jax.config import UserError, output_folder
 from silky_jax.data.formats import native
 from silky_jax.data.images import write_image
 from silky_jax.data.splits import SplitConfig, make_splits
@@ -141,11 +141,9 @@ def film(output_dir: Path | str, config: StudioConfig | None = None) -> Path:
 def _prepare(root: Path) -> None:
   if (root / "dataset.json").exists():
     raise UserError(f"--output_dir {root}: wanted a folder without a dataset, found one. Choose another, or delete {root}.")
-  try:
-    for folder in ("images", "masks", "parts"):
-      (root / folder).mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--output_dir {root} cannot be written: {error.strerror}; choose another with --output_dir") from error
+  output_folder(root)
+  for folder in ("images", "masks", "parts"):
+    (root / folder).mkdir(exist_ok=True)
 
 
 def _take_pictures(root: Path, person: Person, scene: Scene, config: StudioConfig) -> Float[np.ndarray, "t"]:

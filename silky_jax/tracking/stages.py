@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from silky_jax.config import UserError
+from silky_jax.config import output_folder
 from silky_jax.data.formats.native import write_json
 
 
@@ -21,16 +21,7 @@ class Stages:
       UserError: it cannot be written.
     """
     self.root = root
-    self.folder = root / "stages"
-    try:
-      self.folder.mkdir(parents=True, exist_ok=True)
-      probe = self.folder / ".writable"
-      probe.touch()
-      probe.unlink()
-    except OSError as error:
-      raise UserError(
-        f"output_dir {root}: wanted a folder that can be written, found: {error.strerror}. Choose another with --output_dir."
-      ) from error
+    self.folder = output_folder(root / "stages")
 
   def run(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> str:
     """Run `work(scratch folder)` unless it was done with the same inputs; return the stage's fingerprint.

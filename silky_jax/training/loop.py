@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from silky_jax.config import UserError, differences
+from silky_jax.config import UserError, differences, output_folder
 from silky_jax.data.clips import Batch, Sequence, draw_clips, load_batch, load_drivers, plan_clips
 from silky_jax.data.images import write_image
 from silky_jax.data.loader import prefetch
@@ -71,7 +71,7 @@ def train(
     Trained.
 
   Raises:
-    UserError: a folder with another config or rig; the differing keys are named.
+    UserError: a folder that cannot be written, or with another config or rig; the differing keys are named.
   """
   run = _Run(config, sequence, rig, Path(workdir), say)
   begun = time.perf_counter()
@@ -105,7 +105,8 @@ class _Run:
 
   def start(self, init_from: Path | None) -> None:
     """Resume, or begin fresh; then open the files that the run writes."""
-    (self.workdir / "renders").mkdir(parents=True, exist_ok=True)
+    output_folder(self.workdir)
+    (self.workdir / "renders").mkdir(exist_ok=True)
     resumed = self._resume()
     if resumed is None:
       self._begin(init_from)

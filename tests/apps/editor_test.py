@@ -15,7 +15,7 @@ def editor(trained):
 
 
 def _vertices(editor, expression="neutral", jaw=None, intensity=1.0, gaze=(0, 0), eyelids=None, head=(0, 0, 0)):
-  frame = editor._frame(expression, jaw, intensity, gaze, eyelids, head, (0, 0), 64)
+  frame = editor.frame(expression, jaw, intensity, gaze, eyelids, head, (0, 0), 64)
   return np.asarray(editor.player.vertices(frame)[0])
 
 

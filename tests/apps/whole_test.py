@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from silky_jax import cli
 from silky_jax.apps import export, player, report, score, show
 from silky_jax.config import UserError
 from silky_jax.data.video import probe_video
@@ -80,3 +81,37 @@ def test_follow_takes_the_numbering_of_the_tracker():
 
   assert follow._LIPS == landmarks.LIPS and follow._FACE_SIDES == landmarks.FACE_SIDES
   assert set(follow._LIDS) == {landmarks.LEFT_LIDS, landmarks.RIGHT_LIDS}
+
+
+def test_motion_as_a_folder_of_splats(trained, tmp_path, monkeypatch):
+  _, sequence, avatar = trained
+  frames = sequence.frames(np.arange(3))
+  driver = reenact.write_driver(tmp_path / "a.npz", frames, rig_name=sequence.rig_name, rig_hash=sequence.rig_hash, fps=25)
+  paths = export.export_sequence(avatar, driver, tmp_path / "out")
+  assert [path.name for path in paths] == ["00000.ply", "00001.ply", "00002.ply"]
+  first, last = (ply.read(path).means for path in (paths[0], paths[2]))
+  assert np.abs(first - last).max() > 1e-4
+  with pytest.raises(UserError, match="found something in it"):
+    export.export_sequence(avatar, driver, tmp_path / "out")
+  # Interrupted, it leaves nothing under the name, and nothing beside it.
+  real, calls = export.export_ply, []
+
+  def dies(*args, **options):
+    calls.append(1)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return real(*args, **options)
+
+  monkeypatch.setattr(export, "export_ply", dies)
+  with pytest.raises(KeyboardInterrupt):
+    export.export_sequence(avatar, driver, tmp_path / "again")
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out"]
+
+
+def test_export_without_a_motion_shows_the_usual_face(trained, tmp_path, capsys):
+  root, _, avatar = trained
+  run = f"--checkpoint={root / 'train'}"
+  assert cli.main(["run.py", "export", run, f"--output_path={tmp_path / 'a.ply'}"]) == 0
+  assert len(ply.read(tmp_path / "a.ply").means) == avatar.facts()["gaussians"]
+  assert cli.main(["run.py", "export", run, "--format=ply_sequence", f"--output_path={tmp_path / 'b'}"]) != 0
+  assert "--flame_params" in capsys.readouterr().err
