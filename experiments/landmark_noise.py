@@ -8,14 +8,11 @@ python -m experiments.landmark_noise
 
 import itertools
 import json
-import os
-import platform
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
+from experiments.record import write_record
 from silky_jax.apps.demo import bundled_clip
 from silky_jax.data.video import iter_frames
 from silky_jax.tracking.landmarks import FACE_SIDES, DetectorConfig, detect
@@ -43,10 +40,8 @@ def main(argv: list[str]) -> None:
     "what": "distance of each of 478 landmarks between consecutive frames that show the same picture",
     "pairs": int(same.sum()),
     "landmarks": figures,
-    "machine": {"python": platform.python_version(), "mediapipe": metadata.version("mediapipe"), "cores": os.cpu_count()},
-    "command": "python -m experiments.landmark_noise",
   }
-  Path(_JSON.value).write_text(json.dumps(record, indent=1) + "\n")
+  write_record(_JSON.value, record, command="python -m experiments.landmark_noise", packages=("mediapipe",))
   print(json.dumps(record, indent=1))
 
 

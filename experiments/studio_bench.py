@@ -4,17 +4,15 @@ python -m experiments.studio_bench
 """
 
 import json
-import os
-import platform
 import shutil
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
+from experiments.record import write_record
 from silky_jax.apps.figures import write_sheet
 from silky_jax.data.formats import native
 from silky_jax.studio.dataset import StudioConfig, film
@@ -51,10 +49,8 @@ def main(argv: list[str]) -> None:
     _people(Path(folder))
   record = {
     "scenes": rows,
-    "machine": {"python": platform.python_version(), "jax": metadata.version("jax"), "cores": os.cpu_count()},
-    "command": "python -m experiments.studio_bench",
   }
-  Path(_JSON.value).write_text(json.dumps(record, indent=1) + "\n")
+  write_record(_JSON.value, record, command="python -m experiments.studio_bench", packages=("jax",))
   print(json.dumps(rows, indent=1))
 
 

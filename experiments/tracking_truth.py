@@ -7,16 +7,13 @@ python -m experiments.tracking_truth
 """
 
 import json
-import os
-import platform
-from importlib import metadata
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from experiments.record import write_record
 from silky_jax.data.splits import SplitConfig, make_splits
 from silky_jax.flame import open_head
 from silky_jax.flame.model import flame_vertices
@@ -102,10 +99,8 @@ def main(argv: list[str]) -> None:
     "landmark_noise_px": {"white": _WHITE.value, "correlated": _SLOW.value},
     "mean": mean,
     "persons": persons,
-    "machine": {"python": platform.python_version(), "jax": metadata.version("jax"), "cores": os.cpu_count()},
-    "command": "python -m experiments.tracking_truth",
   }
-  Path(_JSON.value).write_text(json.dumps(record, indent=1) + "\n")
+  write_record(_JSON.value, record, command="python -m experiments.tracking_truth", packages=("jax",))
   print(json.dumps(record["mean"], indent=1))
 
 

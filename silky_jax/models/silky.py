@@ -275,7 +275,7 @@ def _init(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject) 
     inside = _vertices_of(rig, (name,), "region_offset_limits")
     limit[inside[corners[sites.faces]].all(axis=1)] = value
   # Hair ends where skin begins: what is not seen of either takes nothing from the other.
-  hairy = _vertices_of(rig, tuple(name for name in _HAIR if name in rig.region_names), "drop_regions")[corners].all(axis=1)
+  hairy = _vertices_of(rig, _HAIR, "drop_regions")[corners].all(axis=1)
   piece = 2 * face_pieces(corners) + hairy
   fixed = {
     "faces": jnp.asarray(sites.faces),

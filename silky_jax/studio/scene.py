@@ -71,14 +71,17 @@ def make_scene(person: Person, config: SceneConfig, *, seed: int) -> Scene:
 
 def posed(person: Person, scene: Scene, start: int, stop: int) -> tuple[Float[np.ndarray, "t v 3"], Float[np.ndarray, "t 3 3"]]:
   """True vertices (world, metres) and skull rotations of some frames."""
-  m, at = scene.motion, slice(start, stop)
+  return _pose_frames(person, scene.motion, scene.shake, scene.swallow, slice(start, stop))
+
+
+def _pose_frames(person: Person, motion: Motion, shake: np.ndarray, swallow: np.ndarray, at: slice) -> tuple[np.ndarray, np.ndarray]:
   vertices, head = _posed(
     person.rig,
     jnp.asarray(person.shape),
     jnp.asarray(person.offset),
     jnp.asarray(person.cheeks),
     jnp.asarray(person.throat),
-    *(jnp.asarray(x[at], jnp.float32) for x in (m.expression, m.pose, m.eyelids, m.translation, scene.shake, scene.swallow)),
+    *(jnp.asarray(x[at], jnp.float32) for x in (motion.expression, motion.pose, motion.eyelids, motion.translation, shake, swallow)),
   )
   return np.asarray(vertices), np.asarray(head)
 
@@ -109,12 +112,12 @@ def _creases(motion: Motion, fps: float) -> Float[np.ndarray, "t w"]:
 
 def _shake(person: Person, motion: Motion, fps: float) -> Float[np.ndarray, "t 3"]:
   """A damped spring under the cheeks, driven by what the skull's acceleration does to them."""
-  still = Scene(motion, np.zeros((1, 1)), np.zeros((len(motion.pose), 3)), np.zeros(len(motion.pose)), None)  # pyright: ignore
+  calm, quiet = np.zeros((len(motion.pose), 3)), np.zeros(len(motion.pose))
   place = np.empty((len(motion.pose), 3))
   nearest = int(np.argmin(np.linalg.norm(np.asarray(person.rig.template) - _CHEEK, axis=1)))
   heads = np.empty((len(motion.pose), 3, 3))
   for start in range(0, len(place), 64):
-    vertices, heads[start : start + 64] = posed(person, still, start, start + 64)
+    vertices, heads[start : start + 64] = _pose_frames(person, motion, calm, quiet, slice(start, start + 64))
     place[start : start + 64] = vertices[:, nearest]
   if len(place) < 3:
     return np.zeros((len(place), 3), np.float32)
