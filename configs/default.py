@@ -85,6 +85,23 @@ def get_config():
   c.optimizer.beta2 = 0.999
   c.optimizer.epsilon = 1e-15
 
+  c.corrections = ConfigDict()  # of what the tracker said of the training frames; sizes are its usual errors
+  c.corrections.enabled = False
+  c.corrections.camera = False  # each view's camera too: for several cameras
+  c.corrections.start = 0.1  # share of the run after which they are learnt
+  c.corrections.rate = (0.3, 0.03)  # of a size, per look at a frame; first and last
+  c.corrections.prior = 1e-4  # weight of their mean square, in sizes
+  c.corrections.head = 0.5  # degrees
+  c.corrections.translation = 0.002  # metres
+  c.corrections.jaw = 1.0  # degrees
+  c.corrections.gaze = 2.0  # degrees
+  c.corrections.eyelids = 0.05
+  c.corrections.expression = 0.03
+  c.corrections.camera_rotation = 0.2  # degrees
+  c.corrections.camera_translation = 0.002  # metres
+  c.corrections.focal = 0.005  # relative
+  c.corrections.pivot = (0.0, 0.10, 0.0)  # metres, from the root joint
+
   c.loop = ConfigDict()
   c.loop.log_every = 50  # steps between metrics lines
   c.loop.sample_every = 500  # steps between pictures; 0 writes none

@@ -17,6 +17,7 @@ from silky_jax.flame import open_head
 from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.flame.model import flame_vertices
 from silky_jax.flame.regions import face_mask, vertex_mask
+from silky_jax.models import corrections
 from silky_jax.models.drive import frames_renderer
 from silky_jax.render.mesh import rasterize_mesh
 from silky_jax.training.checkpoint import Restored, restore_run
@@ -32,6 +33,7 @@ class Player(NamedTuple):
   """An avatar as functions of frames."""
 
   render: RenderFrames
+  own: Callable[[Frame], Frame]  # frames of the dataset it was trained on, seen by the cameras that training found (`corrections`)
   gaussians: Callable[[Frame], Gaussians]  # of one frame (no batch), world space
   vertices: Callable[[Frame], Float[Array, "t v 3"]]  # of the rig in the frames [t], world space, metres
   silhouette: Callable[[Frame], Bool[np.ndarray, "t h w"]]  # where the rig's head and neck are in the pictures of frames [t]
@@ -114,7 +116,16 @@ def open_avatar(checkpoint: Path | str, *, step: int | None = None) -> Player:
   def silhouette(frames: Frame) -> Bool[np.ndarray, "t h w"]:
     return outline(rig, vertices(frames), frames.camera)
 
-  return Player(render, lambda frame: deform(variables, rig, driving(frame)), vertices, silhouette, rig, restored, background)
+  return Player(
+    render=render,
+    own=lambda frames: corrections.calibrate(variables, frames),
+    gaussians=lambda frame: deform(variables, rig, driving(frame)),
+    vertices=vertices,
+    silhouette=silhouette,
+    rig=rig,
+    restored=restored,
+    background=background,
+  )
 
 
 def open_driver(player: Player, flame_params: Path | str) -> reenact.Driver:

@@ -8,11 +8,13 @@ import optax
 
 from silky_jax import config as configs
 from silky_jax.data.clips import ClipConfig
+from silky_jax.models import corrections
 from silky_jax.models.avatar import Avatar, family, make
+from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
-from silky_jax.training.step import LossConfig, Stage, StepConfig, part_ids, part_table, stages
+from silky_jax.training.step import LossConfig, Stage, StepConfig, Term, part_ids, part_table, stages
 
 __all__ = ["Experiment", "ExperimentConfig", "LoopConfig", "build"]
 
@@ -43,6 +45,7 @@ class ExperimentConfig:
   render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
   losses: LossConfig = dataclasses.field(default_factory=LossConfig)
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+  corrections: CorrectionsConfig = dataclasses.field(default_factory=CorrectionsConfig)
   loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
 
   @classmethod
@@ -91,9 +94,13 @@ def build(config: ExperimentConfig) -> Experiment:
     raise configs.ConfigError(f"steps: expected at least 1, got {config.steps}")
   part_table(config.losses.part_weights)
   part_ids(config.losses.ignored_parts)
+  own, losses, chosen = {}, config.losses, config.corrections
+  if chosen.enabled:
+    own = {corrections.KEY: corrections.per_look_descent(corrections.schedule(chosen, steps=config.steps))}
+    losses = dataclasses.replace(losses, regularizers={**losses.regularizers, corrections.KEY: Term(chosen.prior)})
   return Experiment(
     config=config,
     avatar=make(config.family, config.model),
-    optimizer=make_optimizer(config.optimizer, steps=config.steps),
-    stages=stages(config.losses, config.steps),
+    optimizer=make_optimizer(config.optimizer, steps=config.steps, own=own),
+    stages=stages(losses, config.steps),
   )

@@ -20,6 +20,7 @@ from silky_jax.data.clips import Batch, Sequence, draw_clips, load_batch, load_d
 from silky_jax.data.images import write_image
 from silky_jax.data.loader import prefetch
 from silky_jax.losses import perceptual
+from silky_jax.models import corrections
 from silky_jax.models.drive import Renderer, make_renderer
 from silky_jax.progress import Progress
 from silky_jax.render.pipeline import next_capacity
@@ -134,6 +135,8 @@ class _Run:
   def _begin(self, init_from: Path | None) -> None:
     avatar, config = self.experiment.avatar, self.config
     variables = avatar.init(jax.random.key(config.seed), self.rig, self.sequence.subject)
+    if config.corrections.enabled:
+      variables = corrections.begin(config.corrections, variables, self.drivers, self.plan.frames)
     if init_from is not None:
       other = checkpoint.restore_run(init_from, rig=(self.sequence.rig_name, self.sequence.rig_hash)).state.variables
       if jax.tree.map(jnp.shape, other) != jax.tree.map(jnp.shape, variables):
@@ -239,7 +242,7 @@ class _Run:
   def _save(self) -> None:
     if int(self.state.step) in self.store.steps():
       return
-    camera = _pick(self.drivers.camera, int(self.plan.frames[0]))
+    camera = corrections.calibrate(self.state.variables, _pick(self.drivers, int(self.plan.frames[0]))).camera
     identity = {"rig_name": self.sequence.rig_name, "rig_hash": self.sequence.rig_hash, "camera": camera, "fps": self.sequence.fps}
     self.store.save(self.state, family=self.config.family, capacity=self.capacity, **identity)
 
@@ -255,7 +258,7 @@ class _Run:
       self._renderer = capacity, make_renderer(self.experiment.avatar, config)
     frames = self._some_frames(count)
     for i in range(len(frames.index)):
-      frame = _pick(frames, i)
+      frame = corrections.correct(variables, _pick(frames, i))
       yield frame, self._renderer[1](variables, self.rig, frame, jnp.asarray(self.config.background))
 
 

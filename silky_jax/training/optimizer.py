@@ -1,6 +1,7 @@
 """Adam with a learning rate per group of parameters; groups are named by the paths of the parameter dict."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import optax
@@ -52,12 +53,15 @@ def parameter_group(path: str, groups: tuple[str, ...]) -> str:
   return max(fitting, key=len)
 
 
-def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+  config: OptimizerConfig, *, steps: int, own: Mapping[str, optax.GradientTransformation] | None = None
+) -> optax.GradientTransformation:
   """Adam per group.
 
   Args:
     config: rates by path prefix.
     steps: length of the run; the last rate is reached there and kept.
+    own: transformations for groups that are not Adam's, by path prefix.
 
   Returns:
     A transformation whose `init` and `update` raise ConfigError for a parameter without a rate.
@@ -68,7 +72,7 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
   for group, (first, last) in config.rates.items():
     if min(first, last) <= 0:
       raise ConfigError(f"optimizer.rates.{group}: expected two positive rates, got {(first, last)}")
-  groups = tuple(config.rates)
+  groups = (*config.rates, *(own or {}))
 
   def labels(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(
@@ -79,7 +83,7 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
     group: optax.adam(_schedule(first, last, steps, config.warmup), config.beta1, config.beta2, config.epsilon)
     for group, (first, last) in config.rates.items()
   }
-  return optax.multi_transform(adam, labels)
+  return optax.multi_transform(adam | dict(own or {}), labels)
 
 
 def _schedule(first: float, last: float, steps: int, warmup: int) -> optax.Schedule:

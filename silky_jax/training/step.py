@@ -18,6 +18,7 @@ from silky_jax.data.clips import Batch
 from silky_jax.flame.regions import PARTS
 from silky_jax.losses import perceptual, photometric
 from silky_jax.losses.matting import unmix_outline
+from silky_jax.models import corrections
 from silky_jax.models.protocol import Avatar
 from silky_jax.render.pipeline import RenderConfig, render
 from silky_jax.types import Frame, Prediction, PyTree, TrainState, Variables
@@ -202,14 +203,15 @@ def _compare(
 ) -> tuple[dict[str, Array], dict[str, float]]:
   """All terms by name, unweighted, and their weights."""
   clips, rendered = batch.target.index.shape
-  clip = batch.clip if look_back else batch.target
+  target = corrections.correct(variables, batch.target)
+  clip = corrections.correct(variables, batch.clip) if look_back else target
 
   def deform(frame: Frame) -> tuple[Any, Any]:
     return avatar.deform(variables, rig, frame)
 
   moved, aux = _unflatten(_each(deform, _flatten(clip)), clip.index.shape)
   shown = jax.vmap(lambda tree, at: jax.tree.map(lambda leaf: leaf[at], tree))(moved, batch.rendered) if look_back else moved
-  target = _flatten(batch.target)
+  target = _flatten(target)
   backgrounds = jnp.repeat(background, rendered, axis=0)
 
   def picture(gaussians: Any, camera: Any, color: Array) -> tuple[Any, Array]:
@@ -223,6 +225,8 @@ def _compare(
   if config.regularizers:
     grouped = _unflatten((result, image), (clips, rendered))
     own = avatar.regularize(variables, rig, clip, Prediction(moved, *grouped, aux))
+    if corrections.KEY in variables.params:
+      own[corrections.KEY] = corrections.prior(variables, batch.target)
     for name in config.regularizers:
       if name not in own:
         raise ConfigError(f"losses.regularizers: the family has no term {name!r}{closest(name, own)}")

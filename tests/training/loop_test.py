@@ -11,6 +11,7 @@ import pytest
 from silky_jax.config import UserError
 from silky_jax.data.clips import ClipConfig
 from silky_jax.flame import open_head
+from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.training import checkpoint, loop
@@ -24,6 +25,7 @@ CONFIG = ExperimentConfig(
   paint_frames=3,
   model=SilkyConfig(uv_size=32, width=16, depth=2, frequencies=3),
   clips=ClipConfig(length=2),
+  corrections=CorrectionsConfig(enabled=True, start=0.2),
   render=RenderConfig(capacity=1024),
   losses=LossConfig(ssim=Term(0.2), alpha=Term(0.05, 0.5), regularizers={"motion": Term(1e-3)}),
   loop=LoopConfig(log_every=5, sample_every=14, checkpoint_every=6),
