@@ -16,7 +16,6 @@ from absl import app, flags
 from experiments.record import write_record
 from silky_jax.data.splits import SplitConfig, make_splits
 from silky_jax.flame import open_head
-from silky_jax.flame.model import flame_vertices
 from silky_jax.flame.model import landmarks as rig_landmarks
 from silky_jax.geometry.camera import project
 from silky_jax.studio.person import make_person
@@ -62,32 +61,9 @@ def _one(seed: int) -> dict[str, object]:
     np.zeros(config.frames, np.int32),
     training,
   )
-  zero = jnp.zeros(rig.expression_basis.shape[-1])
-  neutral, _ = flame_vertices(rig, jnp.asarray(person.shape), zero, jnp.zeros((5, 3)), offset=jnp.asarray(person.offset))
-  _, heads = zip(*(posed(person, scene, k, k + 32) for k in range(0, config.frames, 32)), strict=True)
-  depth = np.asarray(to_camera(points, camera.world_to_camera[:, None]))[..., 2].mean(axis=1)
-  m = scene.motion
-  still = m.pose.copy()
-  still[:, :2] = 0.0
-  calm = jax.jit(
-    jax.vmap(lambda e, p, l: flame_vertices(rig, jnp.asarray(person.shape), e, p, eyelids=l, offset=jnp.asarray(person.offset))[0])
-  )(jnp.asarray(m.expression), jnp.asarray(still), jnp.asarray(m.eyelids))
-  errors = judge.compare(
-    result,
-    model,
-    rotation=np.concatenate(heads),
-    depth=depth,
-    focal=float(camera.intrinsics[0, 0, 0]),
-    expression=m.expression,
-    face=np.asarray(rig_landmarks(calm, rig.faces, embedding)),
-    neutral=np.asarray(rig_landmarks(neutral, rig.faces, embedding)),
-  )
-  return {"seed": seed} | errors
-
-
-def to_camera(points, world_to_camera):
-  """World points in the camera's axes."""
-  return jnp.einsum("...rc,...c->...r", world_to_camera[..., :3, :3], points) + world_to_camera[..., :3, 3]
+  told = {key: getattr(scene.motion, key) for key in ("expression", "pose", "eyelids", "translation")}
+  known = judge.known_face(rig, {**told, "shape": person.shape, "offset": person.offset}, camera)
+  return {"seed": seed} | judge.compare(result, model, known)
 
 
 def main(argv: list[str]) -> None:

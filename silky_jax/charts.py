@@ -46,15 +46,15 @@ def line_chart(
     tick = left + share * (width - left - right)
     parts.append(f"<text x='{tick:.1f}' y='{height - 16}' text-anchor='middle' fill='#56616b'>{at[0] + share * span:.4g}</text>")
   parts.append(f"<text x='{width - right}' y='{height - 3}' text-anchor='end' fill='#56616b'>{html.escape(x_label)}</text>")
-  for number, (name, y) in enumerate(py.items()):
+  legend = width - right
+  for number, (name, y) in reversed(list(enumerate(py.items()))):
     ink = INKS[number % len(INKS)]
     for run in _runs(np.isfinite(y)):
       points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px[run], y[run], strict=True))
       parts.append(f"<polyline points='{points}' fill='none' stroke='{ink}' stroke-width='1.4'/>")
     if len(py) > 1:
-      parts.append(
-        f"<text x='{width - right - 90 * (len(py) - number) + 90}' y='16' text-anchor='end' fill='{ink}'>{html.escape(name)}</text>"
-      )
+      parts.append(f"<text x='{legend}' y='16' text-anchor='end' fill='{ink}'>{html.escape(name)}</text>")
+      legend -= 7 * len(name) + 14
   return "".join(parts) + "</svg>"
 
 

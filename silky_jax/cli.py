@@ -3,6 +3,7 @@
 Flags say where and how; the config says what. A command imports what it needs when it runs, so that `--help` is quick.
 """
 
+import errno
 import hashlib
 import importlib
 import logging as stdlib_logging
@@ -25,6 +26,9 @@ _PACKAGE = Path(__file__).resolve().parent
 _HOME = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 
 
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
 class Command(NamedTuple):
   """One row of the table."""
 
@@ -41,12 +45,19 @@ def _preprocess_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("video_path", None, "A video of one person, face visible.", required=True, flag_values=values)
   flags.DEFINE_string("output_dir", None, "Where the dataset goes; finished stages in it are kept.", required=True, flag_values=values)
   flags.DEFINE_integer("resolution", 512, "Side of the square head crop, px.", lower_bound=32, flag_values=values)
+  text = "The `studio` folder that the video is from: quality.html then shows the errors against its truth."
+  flags.DEFINE_string("truth_dir", None, text, flag_values=values)
 
 
 def _preprocess(values: flags.FlagValues) -> None:
   from silky_jax.tracking.pipeline import preprocess
 
-  preprocess(values.video_path, values.output_dir, resolution=values.resolution)
+  known = None
+  if values.truth_dir is not None:
+    from silky_jax.apps.truth import known_truth
+
+    known = known_truth(values.truth_dir)
+  preprocess(values.video_path, values.output_dir, resolution=values.resolution, known=known)
 
 
 def _studio_flags(values: flags.FlagValues) -> None:
@@ -242,6 +253,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     COMMANDS[name].run(values)
   except (UserError, flags.Error) as error:
     print(f"error: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    if error.errno not in _DISK_TROUBLE:
+      raise
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"error: {where}{error.strerror}. Nothing older is lost: mend that and run the same command again to go on.", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("interrupted; run the same command again to go on", file=sys.stderr)

@@ -42,7 +42,7 @@ class CorrectionsConfig:
   camera: bool = False  # whether each view's camera is corrected too: for datasets of several cameras
   start: float = 0.1  # share of the run after which they are learnt: before, the avatar knows less than the tracker
   rate: tuple[float, float] = (0.3, 0.03)  # of a size, per look at a frame; right after the start, at the end
-  prior: float = 1e-4  # weight in the loss of the mean square, in sizes
+  prior: float = 1e-2  # weight in the loss of the mean square, in sizes
   head: float = 0.5  # degrees
   translation: float = 0.002  # metres
   jaw: float = 1.0  # degrees
@@ -183,7 +183,7 @@ def per_look_descent(rate: optax.Schedule) -> optax.GradientTransformation:
     seen = 1 - _FORGET ** (count + 1).astype(jnp.float32)
     # A column without any gradient (a coefficient that moves nothing seen) stays where it is.
     usual = jax.tree.map(lambda s: jnp.sqrt(jnp.where(s > 0, s / seen, 1.0)), squares)
-    steps = jax.tree.map(lambda g, u: -rate(count) * jnp.clip(g / u, -_LARGEST, _LARGEST), gradients, usual)
+    steps = jax.tree.map(lambda g, u: jnp.negative(rate(count)) * jnp.clip(g / u, -_LARGEST, _LARGEST), gradients, usual)
     return steps, (count + 1, squares)
 
   return optax.GradientTransformation(init, update)

@@ -27,7 +27,7 @@ from silky_jax.flame import open_head, regions
 from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.geometry.camera import project, rescale
 from silky_jax.progress import Progress
-from silky_jax.tracking import energy, fit, labels, landmarks, observe, quality, refine, torso
+from silky_jax.tracking import energy, fit, judge, labels, landmarks, observe, quality, refine, torso
 from silky_jax.tracking.collar import Collar
 from silky_jax.tracking.fit import FitConfig
 from silky_jax.tracking.observe import ObserveConfig
@@ -50,7 +50,12 @@ class PreprocessConfig:
 
 
 def preprocess(
-  video_path: str | Path, output_dir: str | Path, *, resolution: int = 512, config: PreprocessConfig | None = None
+  video_path: str | Path,
+  output_dir: str | Path,
+  *,
+  resolution: int = 512,
+  config: PreprocessConfig | None = None,
+  known: judge.Known | None = None,
 ) -> dict[str, float]:
   """Track a video into a dataset folder.
 
@@ -59,17 +64,18 @@ def preprocess(
     output_dir: where the dataset goes; finished stages in it are kept.
     resolution: side of the square head crop, px.
     config: settings.
+    known: the truth of the video, where there is one; then the quality page shows the errors.
 
   Returns:
     Seconds spent per stage in this call (0 for stages that were done already).
 
   Raises:
-    UserError: no video, no face, a folder that cannot be written; the message says what to do.
+    UserError: no video, no face, a folder that cannot be written, a truth of another length; the message says what to do.
   """
   config = config or PreprocessConfig()
   if not 64 <= resolution <= 2048:
     raise UserError(f"--resolution: wanted 64 to 2048 px, found {resolution}")
-  run = _Run(Path(video_path), Path(output_dir), resolution, config)
+  run = _Run(Path(video_path), Path(output_dir), resolution, config, known)
   probe_video(run.video)  # fails with the file's name before anything is written
   run.stages = Stages(run.output)
   mark: dict[str, Any] = {"video": file_fingerprint(run.video), "code": CODE_VERSION}
@@ -80,7 +86,7 @@ def preprocess(
     ("pictures", resolution, run.pictures),
     ("fit", (config.fit, config.photometric, config.splits, rig_mark), run.fit),
     ("labels", config.torso_share, run.labels),
-    ("quality", None, run.quality),
+    ("quality", None if known is None else known.name, run.quality),
   ):
     begun = time.perf_counter()
     before = run.stages.done(name)
@@ -99,6 +105,7 @@ class _Run:
   output: Path
   resolution: int
   config: PreprocessConfig
+  known: judge.Known | None
   stages: Stages | None = None
   ran: str = ""
 
@@ -265,7 +272,12 @@ class _Run:
   def quality(self, scratch: Path) -> None:
     self.ran = "quality"
     fitted = np.load(self._scratch("fit") / "fit.npz")
-    quality.write(self.output, fitted["predicted"])
+    truth = None
+    if self.known is not None:
+      shared = json.loads((self._scratch("fit") / "shared.json").read_text())
+      found = fit.Fit(**{key: fitted[key] for key in ("x", "shape", "key_frames", "predicted")}, **shared)
+      truth = quality.Truth(self.known.name, *judge.against(found, self.known))
+    quality.write(self.output, fitted["predicted"], truth)
 
 
 def _shares(bar: Progress, low: float, high: float) -> fit.Progress:

@@ -2,7 +2,7 @@
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,31 @@ from silky_jax.types import Camera
 GREEN, RED = (70, 220, 90), (255, 60, 60)
 
 
-def write(folder: Path, predicted: Float[np.ndarray, "t l 2"]) -> None:
-  """Write the three files for a finished dataset; `predicted` are the fitted landmarks in px of the video."""
+class Truth(NamedTuple):
+  """Errors against what really was."""
+
+  name: str
+  errors: dict[str, Any]  # from `judge.compare`
+  per_frame: dict[str, Float[np.ndarray, "t"]]  # from `judge.frame_errors`
+
+
+def write(folder: Path, predicted: Float[np.ndarray, "t l 2"], truth: Truth | None = None) -> None:
+  """Write the three files for a finished dataset.
+
+  Args:
+    folder: the dataset.
+    predicted: the fitted landmarks in px of the video.
+    truth: errors against a known truth, where there is one.
+  """
   sequence = native.read(folder)
   crop = sequence.header["crop"]
   scale = sequence.size[0] / crop["side"]
   fitted = (predicted - [crop["x"], crop["y"]]) * scale
   result = measure(sequence, fitted)
+  if truth is not None:
+    result["truth"] = {"name": truth.name, **truth.errors}
   native.write_json(folder / "quality.json", result)
-  (folder / "quality.html").write_text(_page(sequence, result))
+  (folder / "quality.html").write_text(_page(sequence, result, truth))
   _overlay(sequence, fitted, folder / "overlay.mp4")
 
 
@@ -112,7 +128,33 @@ def _overlay(sequence: native.NativeSequence, fitted: Float[np.ndarray, "t l 2"]
         bar.update()
 
 
-def _page(sequence: native.NativeSequence, result: dict[str, Any]) -> str:
+def _truth_section(truth: Truth, times: np.ndarray) -> str:
+  """Errors against the truth: figures, and frame by frame."""
+  e, per_frame = truth.errors, truth.per_frame
+  rows = "".join(
+    f"<tr><td>{name}</td><td>{value}</td></tr>"
+    for name, value in (
+      ("head rotation", f"{e['rotation_degrees']:.2f} degrees; {e['rotation_steady_degrees']:.2f} about the turn that all frames share"),
+      ("focal length", f"{100 * e['focal_relative']:+.1f} %"),
+      ("distance over focal length", f"{100 * e['distance_over_focal_relative']:.2f} %, up to one factor"),
+      (
+        "what expression, jaw and lids do",
+        f"correlation {e['expression_motion_correlation']:.3f}, {e['expression_motion_error_mm']:.2f} mm",
+      ),
+      ("single coefficients", f"mean correlation {e['expression_correlation']:.3f}; lowest {html.escape(e['expression_worst'])}"),
+      ("identity", f"{e['identity_mm']:.2f} mm; worst landmark {e['identity_mm_worst']:.1f}"),
+    )
+  )
+  turn = {"all of it": per_frame["rotation_degrees"], "steady part off": per_frame["rotation_steady_degrees"]}
+  charts = (
+    line_chart("Head rotation, degrees off", times, turn),
+    line_chart("Distance over focal length, % off", times, {"distance": 100 * per_frame["distance_relative"]}),
+    line_chart("What expression, jaw and lids do to the landmarks, mm off", times, {"face": per_frame["face_mm"]}),
+  )
+  return f"<h2>Against the truth: {html.escape(truth.name)}</h2><table>{rows}</table>{''.join(charts)}"
+
+
+def _page(sequence: native.NativeSequence, result: dict[str, Any], truth: Truth | None) -> str:
   """The page: figures, residual over time, parameters over time, the overlay beside it."""
   times = sequence.arrays["time"]
   residual = np.array([np.nan if v is None else v for v in result["landmark_residual_per_frame"]]) * 100
@@ -140,8 +182,9 @@ def _page(sequence: native.NativeSequence, result: dict[str, Any]) -> str:
       ),
     )
   )
+  known = "" if truth is None else _truth_section(truth, times)
   body = (
-    f"<h1>Tracking of {html.escape(sequence.header['video']['name'])}</h1><table>{rows}</table>"
+    f"<h1>Tracking of {html.escape(sequence.header['video']['name'])}</h1><table>{rows}</table>{known}"
     f"<h2>Overlay</h2><video src='overlay.mp4' controls loop muted width='768'></video>{charts}"
   )
   return page("Tracking quality", body)

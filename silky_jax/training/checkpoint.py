@@ -8,6 +8,8 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ __all__ = [
 
 FORMAT = 1
 _LOG = logging.getLogger(__name__)
+_ROOM = 2**20  # bytes that a checkpoint takes beside its arrays
 _PACKAGES = ("silky-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -83,21 +86,47 @@ class Store:
 
     Args:
       workdir: folder of the run.
-      keep: how many to keep; None keeps all.
+      keep: how many to keep, for a run that writes: then what killed writes left behind is deleted. None keeps all.
     """
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, create=True)
-    self._manager = ocp.CheckpointManager((Path(workdir) / "checkpoints").absolute(), options=options)
+    self._folder = (Path(workdir) / "checkpoints").absolute()
+    if keep is not None:
+      self._clear_unfinished()
+    self._manager = ocp.CheckpointManager(self._folder, options=options)
 
   def steps(self) -> list[int]:
     """Steps with a checkpoint, oldest first."""
     return sorted(self._manager.all_steps())
 
   def save(self, state: TrainState, *, family: str, rig_name: str, rig_hash: str, capacity: int, camera: Camera, fps: float) -> None:
-    """Write the state under its step, with what `Meta` says of it."""
+    """Write the state under its step, with what `Meta` says of it. Older checkpoints go only after the new one is whole.
+
+    Raises:
+      CheckpointError: it could not be written; what was there before is as it was.
+    """
     view = {"world_to_camera": np.asarray(camera.world_to_camera).tolist(), "intrinsics": np.asarray(camera.intrinsics).tolist()}
     view |= {"width": camera.width, "height": camera.height}
     meta = Meta(family, rig_name, rig_hash, capacity, view, fps, _shapes(state.variables), FORMAT, _versions())
-    self._manager.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta._asdict())))
+    step, size = int(state.step), sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(self._folder).free < size + _ROOM:
+      raise self._unwritten(step, f"it takes {size / 2**20:.0f} MiB")
+    try:
+      self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta._asdict())))
+    except Exception as error:  # whatever a full or lost disk makes of the writer
+      self._clear_unfinished()
+      raise self._unwritten(step, _reason(error)) from error
+
+  def _unwritten(self, step: int, why: str) -> CheckpointError:
+    free = shutil.disk_usage(self._folder).free / 2**20
+    return CheckpointError(
+      f"{self._folder}: checkpoint {step} could not be written: {why}, and {free:.0f} MiB are free there. "
+      f"Older checkpoints ({self.steps() or 'none'}) are as they were: make room and run the same command again to go on."
+    )
+
+  def _clear_unfinished(self) -> None:
+    """Delete what killed or failed writes left behind."""
+    for left in self._folder.glob("*.orbax-checkpoint-tmp"):
+      shutil.rmtree(left, ignore_errors=True)
 
   def discard_after(self, step: int) -> None:
     """Delete checkpoints of later steps: the broken ones that `restore_run` passed over."""
@@ -210,6 +239,14 @@ def _versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       versions[package] = "not installed"
   return versions
+
+
+def _reason(error: Exception) -> str:
+  """Why a write failed, in the system's words where the error carries its number."""
+  code = re.search(r"os_error_code='(\d+)'", str(error))
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  return os.strerror(int(code[1])) if code else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

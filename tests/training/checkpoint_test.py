@@ -1,6 +1,10 @@
 """Checkpoints: a round trip without flags, refusals that name both sides, torn files."""
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +17,7 @@ from silky_jax.training.experiment import ExperimentConfig, build
 from silky_jax.training.step import create_state
 from silky_jax.types import Variables
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ExperimentConfig(seed=3, steps=10)
 IDENTITY = {"family": "silky", "rig_name": "head", "rig_hash": "abc", "capacity": 2048, "fps": 25.0}
 
@@ -123,3 +128,55 @@ def test_refuses_another_format_naming_both(tmp_path, monkeypatch):
   assert json.loads(path.read_text())["format"] == 99
   with pytest.raises(checkpoint.CheckpointError, match=f"expected format {checkpoint.FORMAT}, found 99"):
     checkpoint.restore(tmp_path)
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+  _write(tmp_path)
+  before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+  monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**30, 2**30, 0))
+  with pytest.raises(checkpoint.CheckpointError, match=r"checkpoint 3 could not be written: it takes 0 MiB, and 0 MiB are free.*\[1, 2\]"):
+    _write(tmp_path, steps=(3,))
+  assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+_LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+from silky_jax import cli
+sys.exit(cli.main(["run.py", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_half_way_loses_nothing_older(tmp_path):
+  """No file may grow beyond 300 kB: what a full disk is to a writer that has begun. Then there is room again, and the run ends."""
+  work = tmp_path / "run"
+  words = ["train", "--config=configs/smoke.py", "--data_dir=synthetic", f"--output_dir={work}", "--config.loop.checkpoint_every=5"]
+  words += ["--config.steps=10", "--config.loop.sample_every=0", f"--compile_cache={tmp_path / 'cache'}"]
+
+  def start(*program):
+    return subprocess.run([sys.executable, *program, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+  assert start("run.py").returncode == 0
+  shutil.rmtree(work / "checkpoints" / "10")  # as if it had been stopped there
+  before = {path: path.read_bytes() for path in (work / "checkpoints").rglob("*") if path.is_file()}
+  full = start("-c", _LIMITED)
+  assert full.returncode == 2
+  (said,) = [line for line in full.stderr.splitlines() if line.startswith("error:")]
+  assert "checkpoint 10 could not be written: File too large" in said and "Older checkpoints ([5]) are as they were" in said
+  assert {path: path.read_bytes() for path in (work / "checkpoints").rglob("*") if path.is_file()} == before
+  again = start("run.py")
+  assert again.returncode == 0 and "resumed: step 5 of 10" in again.stdout
+  assert int(checkpoint.restore(work)[1].step) == 10
+
+
+def test_what_a_killed_write_left_behind_is_cleared_by_the_next_run(tmp_path):
+  _write(tmp_path)
+  left = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+  left.mkdir()
+  (left / "half").write_bytes(b"x")
+  checkpoint.restore(tmp_path)
+  assert left.exists()  # reading changes nothing
+  _write(tmp_path, steps=(4,))
+  assert not left.exists() and int(checkpoint.restore(tmp_path)[1].step) == 4
