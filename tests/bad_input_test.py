@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from silky_jax import cli
+from silky_jax.apps.demo import bundled_clip
+from silky_jax.cli import load_config
+from silky_jax.data.formats import native
 from silky_jax.data.images import write_image
-from silky_jax.data.video import VideoWriter
+from silky_jax.data.video import VideoWriter, iter_frames
 from silky_jax.flame import open_head
 from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.models.silky import SilkyConfig
@@ -40,8 +43,6 @@ def made(tmp_path_factory):
   (root / "run").mkdir()
   write_config(root / "run", experiment)
   built = build(experiment)
-  from silky_jax.data.formats import native
-
   sequence = native.read(root / "data")
   state = create_state(built.avatar.init(jax.random.key(0), rig, sequence.subject), built.optimizer, seed=0)
   store = Store(root / "run")
@@ -118,6 +119,12 @@ def test_data_folders(own, capsys, name):
   assert not (own / "new" / "checkpoints").exists()
 
 
+def _other_rig(root: Path) -> None:
+  for path in (root / "run" / "checkpoints").glob("*/meta/metadata"):
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, "rig_name": "flame2020", "rig_hash": "0123456789ab"}))
+
+
 def _tear(root: Path) -> None:
   for path in (root / "run" / "checkpoints").rglob("*"):
     if path.is_file():
@@ -125,8 +132,9 @@ def _tear(root: Path) -> None:
 
 
 RUNS = {
-  "missing": (lambda root: shutil.rmtree(root / "run"), "run"),
-  "half-written": (_tear, "run"),
+  "missing": (lambda root: shutil.rmtree(root / "run"), "found no config.json there"),
+  "half-written": (_tear, "no readable checkpoint"),
+  "of another rig": (_other_rig, "made on the rig 'flame2020' (0123456789ab), but this version carries 'open_head'"),
   "of no family": (
     lambda root: (root / "run" / "config.json").write_text((root / "run" / "config.json").read_text().replace('"silky"', '"sulky"')),
     "sulky",
@@ -156,6 +164,37 @@ def test_flags(own, capsys, name):
   _refused(capsys, ["train", *base, f"--data_dir={own / 'data'}", f"--output_dir={own / 'new'}", *words], phrase, own)
 
 
+def test_a_run_with_another_config_is_not_gone_on_with(own, capsys):
+  words = ["train", *SMALL, f"--data_dir={own / 'data'}", f"--output_dir={own / 'run'}"]
+  _refused(capsys, words, "holds a run with another config; give another --output_dir, or the old values:\n  ", own)
+
+
+def test_a_run_on_another_rig_is_not_gone_on_with(own, capsys):
+  _other_rig(own)
+  config = load_config("configs/smoke.py")
+  write_config(own / "run", ExperimentConfig.from_dict(config.to_dict()))
+  words = ["train", "--config=configs/smoke.py", f"--data_dir={own / 'data'}", f"--output_dir={own / 'run'}"]
+  _refused(capsys, words, "checkpoint 0 was trained on the rig 'flame2020' (0123456789ab), but this data is tracked with 'open_head'", own)
+
+
+OUTPUTS = {
+  "edit": ["--resolution=64", "--output_path=file/x.png"],
+  "export": ["--output_path=file/x.ply"],
+  "export sequence": ["--format=ply_sequence", "--flame_params=data", "--output_path=file/x"],
+  "render": ["--flame_params=data", "--output_path=file/x.mp4"],
+  "eval": ["--data_dir=data", "--output_dir=file/x"],
+  "render to a picture": ["--flame_params=data", "--output_path=x.png"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_places_that_cannot_be_written(own, capsys, monkeypatch, name):
+  (own / "file").write_text("mine")
+  monkeypatch.chdir(own)
+  phrase = "wanted a name that ends in .mp4" if "picture" in name else "wanted a folder" if name == "eval" else "cannot be written"
+  _refused(capsys, [name.split()[0], "--checkpoint=run", *OUTPUTS[name]], phrase, own)
+
+
 def test_an_output_folder_that_is_a_file(own, capsys):
   (own / "new").write_text("mine")
   _refused(
@@ -177,6 +216,16 @@ def _truncated(path: Path) -> Path:
   return path
 
 
+def _two_faces(path: Path) -> Path:
+  with VideoWriter(path, 25) as writer:
+    for k, (_, image) in enumerate(iter_frames(bundled_clip())):
+      if k >= 40:
+        break
+      half = image[:, 70:330]
+      writer.add(np.hstack([half, half[:, ::-1]]))
+  return path
+
+
 def _text(path: Path) -> Path:
   path.write_text("hello")
   return path
@@ -188,7 +237,8 @@ VIDEOS = {
   "unreadable": (lambda root: _text(root / "v.mp4"), "v.mp4"),
   "truncated": (lambda root: _truncated(root / "v.mp4"), "v.mp4"),
   "one frame": (lambda root: _video(root / "v.mp4", 1), "1 frame"),
-  "without a face": (lambda root: _video(root / "v.mp4", 40), "face"),
+  "without a face": (lambda root: _video(root / "v.mp4", 40), "no face was found in any of 40 frames"),
+  "two faces": (lambda root: _two_faces(root / "v.mp4"), "two faces or more of like size"),
 }
 
 

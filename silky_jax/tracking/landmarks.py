@@ -130,6 +130,21 @@ def _half(turn: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
   return np.column_stack([np.zeros((2, 2)), turn[:, :2] @ np.array([0.5, 0.5])])
 
 
+class FaceCounter:
+  """How many faces a picture shows that could be the one meant: at least half as high as the largest."""
+
+  def __init__(self) -> None:
+    self._model = _mediapipe().solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=0.6)
+
+  def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> int:
+    found = self._model.process(np.ascontiguousarray(image)).detections or []
+    heights = np.array([face.location_data.relative_bounding_box.height for face in found])
+    return int((heights >= 0.5 * heights.max()).sum()) if len(heights) else 0
+
+  def close(self) -> None:
+    self._model.close()
+
+
 class PersonSegmenter:
   """Soft person mask of single pictures (model grid 256x256)."""
 

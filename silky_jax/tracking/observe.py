@@ -12,7 +12,7 @@ from silky_jax.config import UserError
 from silky_jax.data.images import crop_resize, largest_component, read_gray, write_image
 from silky_jax.data.video import iter_frames, probe_video
 from silky_jax.progress import Progress
-from silky_jax.tracking.landmarks import COUNT, DetectorConfig, LandmarkDetector, PersonSegmenter, quiet
+from silky_jax.tracking.landmarks import COUNT, DetectorConfig, FaceCounter, LandmarkDetector, PersonSegmenter, quiet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class ObserveConfig:
   chunk: int = 200  # frames per detector: an interrupted run repeats at most one chunk, with the same result
   warm_up: int = 5  # frames a new detector sees before its first result counts
   max_frames: int = 0  # 0: all
+  count_every: int = 12  # frames between those in which faces are counted
+  crowd_share: float = 0.2  # of these: so many with a second face of like size, and the clip is refused
   # The head around its landmarks' bounding box, in units of that box.
   margin_sides: float = 0.45
   margin_top: float = 0.55
@@ -29,11 +31,16 @@ class ObserveConfig:
 
 
 def landmark_pass(video: Path, scratch: Path, config: ObserveConfig) -> None:
-  """Landmarks of every frame -> `scratch/NNNN.npz` per chunk (px of the video, times in seconds); finished chunks are kept."""
+  """Landmarks of every frame -> `scratch/NNNN.npz` per chunk (px of the video, times in seconds); finished chunks are kept.
+
+  Raises:
+    UserError: two faces of like size in many frames: nobody could say whose landmarks are whose.
+  """
   info = probe_video(video)
   total = min(info.frames or 10**9, config.max_frames or 10**9)
-  detector, landmarks, times, tail = None, [], [], []
+  detector, landmarks, times, faces, tail = None, [], [], [], []
   with quiet(), Progress("landmarks", total if total < 10**9 else 0, "frames") as bar:
+    counter = FaceCounter()
     for number, (time, image) in enumerate(iter_frames(video)):
       if config.max_frames and number >= config.max_frames:
         break
@@ -48,13 +55,27 @@ def landmark_pass(video: Path, scratch: Path, config: ObserveConfig) -> None:
           detector(earlier)
       landmarks.append(detector(image))
       times.append(time)
+      if number % config.count_every == 0:
+        faces.append(counter(image))
       if (number + 1) % config.chunk == 0:
-        _save(chunk, landmarks=landmarks, times=times)
+        _save(chunk, landmarks=landmarks, times=times, faces=faces)
         detector.close()
-        detector, landmarks, times = None, [], []
+        detector, landmarks, times, faces = None, [], [], []
+    counter.close()
   if detector is not None:
     detector.close()
-    _save(chunk, landmarks=landmarks, times=times)
+    _save(chunk, landmarks=landmarks, times=times, faces=faces)
+  _refuse_crowds(video, scratch, config)
+
+
+def _refuse_crowds(video: Path, scratch: Path, config: ObserveConfig) -> None:
+  counts = np.concatenate([np.load(path)["faces"] for path in sorted(scratch.glob("[0-9]*.npz"))])
+  crowded = int((counts > 1).sum())
+  if crowded >= max(2, config.crowd_share * len(counts)):
+    raise UserError(
+      f"{video}: two faces or more of like size in {crowded} of {len(counts)} sampled frames. Wanted one person: "
+      "cut the video to the one you mean, for example with `ffmpeg -i IN.mp4 -vf crop=WIDTH:HEIGHT:LEFT:TOP OUT.mp4`, and run again."
+    )
 
 
 def _save(path: Path, **arrays: Any) -> None:

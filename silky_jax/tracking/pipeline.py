@@ -35,7 +35,7 @@ from silky_jax.tracking.photometric import PhotometricConfig
 from silky_jax.tracking.stages import Stages, file_fingerprint
 from silky_jax.types import Camera
 
-CODE_VERSION = 5  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
+CODE_VERSION = 6  # raise it when a stage's result changes for the same inputs: caches of older code are then redone
 _TORSO_FRAMES, _TORSO_SIZE = 6, 128  # training frames, and the side in px of their masks, that the torso is turned by
 _COLLAR_FRAMES = 24  # training frames that the colours of skin and cloth are learnt from
 
