@@ -104,7 +104,8 @@ def errors(found: Frame, truth: Frame, shape: np.ndarray, offset: np.ndarray) ->
 
 def _score(run: Path, sequence: native.NativeSequence) -> dict[str, dict[str, float]]:
   """PSNR in the head mask, dB, per split."""
-  found = protocol.evaluate(open_avatar(run).render, sequence, np.full(3, 0.5, np.float32), lpips={})
+  config = protocol.EvalConfig(resolution=sequence.size[0])
+  found = protocol.evaluate(open_avatar(run).render, sequence, np.full(3, 0.5, np.float32), lpips={}, config=config)
   scores = {}
   for split, row in found.metrics.items():
     scores[split] = {name: row[name]["psnr"] for name in ("avatar", "nearest_frame")}
@@ -137,11 +138,15 @@ def main(argv: list[str]) -> None:
   record = {name: _one(name, root) for name in _RUNS.value}
   print(json.dumps(record, indent=1))
   config = _experiment(True)
-  what = {
+  what: dict[str, object] = {
     "film": {"frames": _FRAMES.value, "size": _SIZE.value, "seed": _SEED.value, "noise": _NOISE.value},
     "steps": config.steps,
     "corrections": dataclasses.asdict(config.corrections),
   }
+  what["device"] = jax.devices()[0].device_kind
+  before = json.loads(Path(_JSON.value).read_text()) if Path(_JSON.value).exists() else {}
+  if all(before.get(key) == json.loads(json.dumps(value)) for key, value in what.items()):
+    record = {**before["runs"], **record}  # runs done one at a time gather in one file
   write_record(_JSON.value, {**what, "runs": record}, command="python -m experiments.studio_scores", packages=("jax",))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from silky_jax.config import UserError
 from silky_jax.data.video import VideoWriter, iter_frames, probe_video, read_video, write_video
+from tests.data import odd_videos
 
 
 def _ramp(count: int, height: int, width: int) -> np.ndarray:
@@ -124,3 +125,21 @@ def test_a_phone_recording_comes_upright(tmp_path):
   info, _, read = read_video(tmp_path / "turned.mp4")
   assert (info.height, info.width) == (64, 32) == read.shape[1:3]
   assert read[0, 4, 16, 0] > 200 and read[0, -4, 16, 0] < 50  # clockwise: left goes to the top
+
+
+@pytest.mark.parametrize("clockwise", [90, 180, 270])
+def test_a_phone_held_sideways(tmp_path, clockwise):
+  frames = _ramp(3, 48, 64)
+  path = odd_videos.turned(tmp_path / "a.mp4", frames, clockwise)
+  info, _, read = read_video(path)
+  assert (info.height, info.width) == (48, 64)
+  assert np.abs(read.astype(float) - frames).mean() < 3.0
+
+
+def test_uneven_times_and_odd_sizes_are_kept(tmp_path):
+  times = [0, 30, 50, 130, 140, 260]
+  frames = _ramp(6, 33, 47)
+  info, read_times, read = read_video(odd_videos.uneven(tmp_path / "a.mkv", frames, times))
+  assert (info.height, info.width, info.frames) == (33, 47, 6)
+  np.testing.assert_array_equal(read, frames)
+  np.testing.assert_allclose(read_times, np.array(times) / 1000, atol=1e-6)
