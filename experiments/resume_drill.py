@@ -1,7 +1,7 @@
 """Kill the demo with SIGKILL at random moments; run it again; it must end with the same result, bit for bit
 -> experiments/results/resume_drill.json.
 
-A reduced demo (60 studio frames, 96 px) is run to its end once. Then, for every kill: start in an empty folder (for kills after tracking: in
+A reduced demo (60 studio frames, 96 px) is run to its end once. Then, for every kill: start in an empty folder (after tracking: in
 one that holds the tracked dataset), kill, run again to the end, compare tracked dataset, checkpoint and scores with those of the straight
 run. Moments: of every four, two are anywhere in the run's time, one is within a checkpoint's write, one within the evaluation.
 

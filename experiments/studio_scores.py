@@ -109,7 +109,7 @@ def _score(run: Path, sequence: native.NativeSequence) -> dict[str, dict[str, fl
   scores = {}
   for split, row in found.metrics.items():
     scores[split] = {name: row[name]["psnr"] for name in ("avatar", "nearest_frame")}
-    scores[split] |= {"mouth": row["avatar"]["mouth"]["psnr"], "frames": row["avatar"]["frames"]}
+    scores[split] |= {"mouth": row["avatar"]["mouth"].get("psnr"), "frames": row["avatar"]["frames"]}
   return scores
 
 
