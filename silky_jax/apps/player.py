@@ -51,6 +51,7 @@ class Player(NamedTuple):
       "steps": int(state.step),
       "rig": self.restored.meta.rig_name,
       "device": jax.devices()[0].device_kind,
+      "corrected": ["training frames", "cameras"][: 1 + config.corrections.camera] if config.corrections.enabled else [],
       "trained_lpips": {"alexnet": "AlexNet", "vgg16": "VGG16"}[config.losses.perceptual_net] if perceptual.weight else None,
     }
 

@@ -26,7 +26,7 @@ _WHITE = np.ones(3, np.float32)
 _VGG_BATCH = 2  # a pair of 256 px pictures takes 0.2 GB inside VGG
 _TRACKED = (
   "pose, expression, jaw, eyes, lids and camera exposure of a held-out frame were tracked in that frame (baselines are given the "
-  "exposure too); identity, camera and every trained number come from training frames; nothing tracked was fine-tuned with the avatar"
+  "exposure too) and was not changed with the avatar; identity, camera and every trained number come from training frames"
 )
 
 

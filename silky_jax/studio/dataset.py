@@ -27,7 +27,7 @@ from silky_jax.flame.model import landmarks
 from silky_jax.gaussians.seeding import uv_sites
 from silky_jax.geometry.camera import project
 from silky_jax.progress import Progress
-from silky_jax.studio.noise import NoiseConfig, disturb
+from silky_jax.studio.noise import NoiseConfig, disturb, disturb_cameras
 from silky_jax.studio.person import Person, make_person
 from silky_jax.studio.scene import Scene, SceneConfig, make_scene, posed
 from silky_jax.studio.shade import make_look, shoot
@@ -100,6 +100,7 @@ def film(output_dir: Path | str, config: StudioConfig | None = None) -> Path:
   driven = disturb(
     clean, person.rig.expression_names, level=config.noise_level, fps=config.scene.fps, seed=config.seed, config=config.noise
   )
+  cameras = disturb_cameras(scene.cameras, level=config.noise_level, seed=config.seed, config=config.noise)
   rows = lambda a: np.concatenate([a] * views)
   flat = lambda a: np.ascontiguousarray(np.asarray(a).reshape(views * count, *np.shape(a)[2:]), np.float32)
   numbers = np.arange(views * count, dtype=np.int32)
@@ -115,8 +116,8 @@ def film(output_dir: Path | str, config: StudioConfig | None = None) -> Path:
     "exposure": np.ones((len(numbers), 3), np.float32),
     "shape": person.shape,
     "offset": person.offset,
-    "intrinsics": flat(scene.cameras.intrinsics),
-    "world_to_camera": flat(scene.cameras.world_to_camera),
+    "intrinsics": flat(cameras.intrinsics),
+    "world_to_camera": flat(cameras.world_to_camera),
   }
   if views == 1 and not config.scene.moving:
     arrays |= {key: arrays[key][0] for key in ("intrinsics", "world_to_camera")}

@@ -2,10 +2,14 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["NoiseConfig", "disturb"]
+from silky_jax.math.rotation import matrix_from_axis_angle
+from silky_jax.types import Camera
+
+__all__ = ["NoiseConfig", "disturb", "disturb_cameras"]
 
 _GROUPS = ("brow", "eye", "cheek", "jaw", "mouth", "nose", "tongue")
 
@@ -23,6 +27,10 @@ class NoiseConfig:
   slow_share: float = 0.5  # of the variance that is correlated in time
   slow_seconds: float = 0.4  # after which the slow part forgets
   regional_share: float = 0.5  # of the expression's variance that a region's coefficients share
+  # Of several cameras, each its own, the same in all frames: what calibration leaves. One camera has none: its errors are the head's.
+  camera_rotation: float = 0.15  # degrees, about each of its axes
+  camera_translation: float = 0.002  # metres, along each
+  focal: float = 0.003  # relative
 
 
 def disturb(
@@ -76,6 +84,27 @@ def disturb(
   if level:
     out["eyelids"] = np.clip(out["eyelids"], 0.0, 1.0)
   return out
+
+
+def disturb_cameras(cameras: Camera, *, level: float, seed: int, config: NoiseConfig | None = None) -> Camera:
+  """Cameras as a calibration would have found them; a single one is left as it is.
+
+  Args:
+    cameras: views and frames [k, t].
+    level: scales every deviation.
+    seed: of the noise.
+    config: deviations at level 1.
+  """
+  config, views = config or NoiseConfig(), np.shape(cameras.world_to_camera)[0]
+  if views < 2 or not level:
+    return cameras
+  draws = level * np.random.default_rng([seed, 6]).normal(size=(views, 7))
+  moved = np.tile(np.eye(4), (views, 1, 1, 1))
+  moved[:, 0, :3, :3] = np.asarray(matrix_from_axis_angle(jnp.asarray(np.radians(config.camera_rotation) * draws[:, :3])))
+  moved[:, 0, :3, 3] = config.camera_translation * draws[:, 3:6]
+  gain = np.ones((views, 1, 3, 3))
+  gain[:, 0, [0, 1], [0, 1]] = np.exp(config.focal * draws[:, 6:])
+  return cameras.replace(world_to_camera=moved @ np.asarray(cameras.world_to_camera), intrinsics=gain * np.asarray(cameras.intrinsics))
 
 
 def _correlated(frames: int, width: int, fps: float, rng: np.random.Generator, config: NoiseConfig) -> Float[np.ndarray, "t w"]:

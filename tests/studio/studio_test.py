@@ -17,6 +17,8 @@ from silky_jax.studio import dataset, noise, scene
 from silky_jax.studio.motion import MotionConfig, make_motion
 from silky_jax.studio.noise3d import solid
 from silky_jax.studio.person import make_person
+from silky_jax.tracking.judge import rotation_errors
+from silky_jax.types import Camera
 
 SIZE, FRAMES = 64, 24
 CONFIG = dataset.StudioConfig(
@@ -147,7 +149,7 @@ def test_the_dataset_shows_what_its_truth_says(folder):
   np.testing.assert_array_equal(frames.timestep, [3, 3])
   assert np.abs(frames.camera.world_to_camera[0] - frames.camera.world_to_camera[1]).max() > 0.1
   for k in range(2):
-    camera = jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), frames.camera)
+    camera = Camera(jnp.asarray(truth.world_to_camera[k, 3]), jnp.asarray(truth.intrinsics[k, 3]), width=SIZE, height=SIZE)
     # Landmarks are the true ones, and lie on the person.
     rig, dense, _ = open_head.load()
     points = np.einsum("lk,lkc->lc", dense.barycentric, truth.vertices[3][np.asarray(rig.faces)[dense.face_indices]])
@@ -172,6 +174,20 @@ def test_noise_is_in_the_dataset_and_not_in_the_truth(folder):
   assert 0.01 < difference.std() < 0.06
   np.testing.assert_array_equal(data.arrays["expression"][:FRAMES], data.arrays["expression"][FRAMES:])  # one tracker, two cameras
   assert data.header["studio"]["noise_level"] == 1.0
+  # Each camera has its own error, the same in all frames.
+  views = data.arrays["world_to_camera"].reshape(2, FRAMES, 4, 4) @ np.linalg.inv(truth.world_to_camera)
+  np.testing.assert_allclose(views, np.broadcast_to(views[:, :1], views.shape), atol=1e-5)
+  angles = rotation_errors(views[:, 0, :3, :3], np.eye(3)[None])
+  assert (angles > 0.02).all() and (angles < 1.0).all() and abs(angles[0] - angles[1]) > 1e-3
+  assert (np.linalg.norm(views[:, 0, :3, 3], axis=-1) < 0.02).all()
+  gain = data.arrays["intrinsics"].reshape(2, FRAMES, 3, 3)[:, 0, 0, 0] / truth.intrinsics[:, 0, 0, 0]
+  assert (np.abs(gain - 1) > 1e-5).all() and (np.abs(gain - 1) < 0.02).all()
+
+
+def test_a_single_camera_is_never_disturbed(folder):
+  truth = dataset.read_truth(folder)
+  one = Camera(truth.world_to_camera[:1], truth.intrinsics[:1], width=SIZE, height=SIZE)
+  assert noise.disturb_cameras(one, level=1.0, seed=0) is one
 
 
 def test_splits_hold_moments_out_of_all_cameras(folder):
