@@ -4,18 +4,16 @@ import functools
 import logging
 from typing import Literal, get_args
 
+import jax
+
 __all__ = ["Backend", "available_backends", "choose"]
 
 Backend = Literal["xla", "cpu", "pallas"]
 
 _LOGGER = logging.getLogger("silky_kernels")
 
-# What is built, per op, best first. The reasons are what the error of a missing backend says.
-_BUILT: dict[str, tuple[Backend, ...]] = {"bin_tiles": ("xla",), "rasterize_tiles": ("xla",)}
-_REASONS: dict[str, str] = {
-  "cpu": "the C++ custom call is not built yet",
-  "pallas": "the Pallas kernel is not built yet",
-}
+# What there is code for, per op, best first.
+_BUILT: dict[str, tuple[Backend, ...]] = {"bin_tiles": ("xla",), "rasterize_tiles": ("xla",), "splat": ("cpu", "xla")}
 
 
 def available_backends(op: str) -> tuple[Backend, ...]:
@@ -29,31 +27,57 @@ def available_backends(op: str) -> tuple[Backend, ...]:
   """
   if op not in _BUILT:
     raise ValueError(f"op: expected one of {sorted(_BUILT)}, got {op!r}")
-  return _BUILT[op]
+  return tuple(backend for backend in _BUILT[op] if _why_not(op, backend) is None)
 
 
-def choose(op: str, backend: Backend | None = None) -> Backend:
+def _why_not(op: str, backend: Backend) -> str | None:
+  """Why a backend cannot run an op on this machine; None where it can."""
+  if backend not in _BUILT[op]:
+    return "it is not built yet" if backend == "pallas" else f"there is none of it for this op; `splat` has {_BUILT['splat']}"
+  if backend == "cpu":
+    from silky_kernels.splat import cpu  # compiles: only when somebody asks
+
+    platform = jax.default_backend()
+    return f"it is for the platform cpu, and this is {platform}" if platform != "cpu" else cpu.why_not()
+  return None
+
+
+def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> Backend:
   """The backend to run `op` with: the one named, else the best one available. Logged once per op and backend.
 
   Args:
     op: name of a public op.
     backend: a name, or None to choose by platform and availability.
+    exact: whether the arguments are of another type than float32, which only "xla" takes.
 
   Raises:
     ValueError: unknown op or backend name.
     NotImplementedError: the named backend exists as a name but cannot run here; nothing else is tried in its place.
   """
-  available = available_backends(op)
+  if op not in _BUILT:
+    raise ValueError(f"op: expected one of {sorted(_BUILT)}, got {op!r}")
   if backend is None:
-    chosen, why = available[0], "best available"
+    chosen, why = "xla", "the arguments are not float32"
+    if not exact:
+      chosen, why = available_backends(op)[0], "best available"
+      _warn_once(op, chosen)
   elif backend not in get_args(Backend):
     raise ValueError(f"backend: expected one of {get_args(Backend)} or None, got {backend!r}")
-  elif backend not in available:
-    raise NotImplementedError(f"{op}: backend {backend!r} cannot run: {_REASONS[backend]}; available: {available}")
+  elif reason := _why_not(op, backend):
+    raise NotImplementedError(f"{op}: backend {backend!r} cannot run: {reason}; available: {available_backends(op)}")
+  elif exact and backend != "xla":
+    raise NotImplementedError(f"{op}: backend {backend!r} takes float32 alone; give float32, or backend='xla'")
   else:
     chosen, why = backend, "asked for"
   _log_once(op, chosen, why)
   return chosen
+
+
+@functools.cache
+def _warn_once(op: str, chosen: str) -> None:
+  """Say why the fast backend of this platform is not the one that runs."""
+  if chosen == "xla" and "cpu" in _BUILT[op] and jax.default_backend() == "cpu":
+    _LOGGER.warning("%s runs in plain JAX, about 20 times slower than the compiled kernel: %s", op, _why_not(op, "cpu"))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""render(): project, bin, rasterize, assemble."""
+"""render(): project, splat, assemble."""
 
 import bisect
 import dataclasses
@@ -6,7 +6,7 @@ import logging
 
 from jax import lax
 from jaxtyping import Array, Float
-from silky_kernels import Backend, bin_tiles, rasterize_tiles
+from silky_kernels import Backend, splat
 
 from silky_jax.render.project import project
 from silky_jax.types import Camera, Gaussians, Render
@@ -24,8 +24,8 @@ _HEADROOM = 1.5  # a capacity is chosen for this many times the pairs seen: moti
 class RenderConfig:
   """Static settings of the renderer: another value is another compile."""
 
-  tile: int = 8  # px; 8 is faster than 16 on CPU (kernels/README.md) and on GPU
-  capacity: int = 196_608  # tile pairs; see `capacity_for` and `grow`
+  tile: int = 8  # px, where the backend is "xla"; 8 is faster than 16 (kernels/README.md)
+  capacity: int = 196_608  # tile pairs, where the backend is "xla"; see `capacity_for` and `grow`
   near: float = 0.01  # metres; heads come close to the camera, 3D Gaussian splatting's 0.2 m would cut them
   low_pass: float = 0.3  # px^2 added to the diagonal of the 2D covariance
   backend: Backend | None = None  # None: the best available
@@ -36,7 +36,7 @@ def render(
 ) -> Render:
   """Picture of Gaussians seen by a camera. One view: `jax.vmap` over Gaussians, cameras or both for more.
 
-  Equations: `render.project.project` and `silky_kernels.rasterize_tiles`.
+  Equations: `render.project.project` and `silky_kernels.rasterize_tiles`. Under `vmap` the "cpu" backend makes all pictures in one call.
 
   Args:
     gaussians: means [n, 3] m, covariances [n, 3, 3] m^2, opacities [n], features [n, c]; n >= 1.
@@ -47,7 +47,8 @@ def render(
 
   Returns:
     Render with image [h, w, c], alpha [h, w], depth [h, w] m, radii [n] px (0 = not drawn), overflow [] and pairs [] int32. Where
-    overflow > 0 the farthest Gaussians are missing from the picture: raise the capacity with `grow`.
+    overflow > 0 the farthest Gaussians are missing from the picture: raise the capacity with `grow`. Both are 0 where the backend needs
+    no capacity.
     Reverse-mode differentiable once in means, covariances, opacities, features, background, probe and the camera's matrices, through
     image, alpha and depth. The gradient is zero for culled Gaussians; thresholds and boxes are constants.
 
@@ -60,26 +61,27 @@ def render(
   splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass)
   if probe is not None:
     splats = dataclasses.replace(splats, means2d=splats.means2d + probe)
-  sizes = {"width": camera.width, "height": camera.height, "tile": config.tile, "backend": config.backend}
-  bins = bin_tiles(lax.stop_gradient(splats.means2d), boxes, lax.stop_gradient(splats.depths), capacity=config.capacity, **sizes)
-  picture = rasterize_tiles(
+  picture = splat(
     splats.means2d,
-    splats.conics,
-    splats.features,
-    splats.opacities,
+    boxes,
     splats.depths,
-    bins.pairs,
-    bins.tile_starts,
+    splats.conics,
+    splats.opacities,
+    splats.features,
     background.astype(splats.features.dtype),
-    **sizes,
+    width=camera.width,
+    height=camera.height,
+    tile=config.tile,
+    capacity=config.capacity,
+    backend=config.backend,
   )
   return Render(
     image=picture.image,
     alpha=picture.alpha,
     depth=picture.depth,
     radii=lax.stop_gradient(splats.radii),
-    overflow=bins.overflow,
-    pairs=bins.wanted,
+    overflow=picture.overflow,
+    pairs=picture.wanted,
   )
 
 

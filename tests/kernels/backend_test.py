@@ -11,10 +11,17 @@ def test_the_default_is_the_best_available():
   assert available_backends("rasterize_tiles")[0] == choose("rasterize_tiles") == "xla"
 
 
-@pytest.mark.parametrize("backend", ["cpu", "pallas"])
+def test_splat_runs_in_the_compiled_kernel_wherever_tests_run():
+  assert available_backends("splat") == ("cpu", "xla")
+  assert choose("splat") == "cpu" and choose("splat", exact=True) == "xla"
+
+
+@pytest.mark.parametrize(
+  ("backend", "reason"), [("cpu", "there is none of it for this op; `splat` has"), ("pallas", "it is not built yet")]
+)
 @pytest.mark.parametrize("op", ["rasterize_tiles", "bin_tiles"])
-def test_a_backend_that_is_not_built_says_so(op, backend):
-  with pytest.raises(NotImplementedError, match=f"{op}: backend '{backend}'.*not built"):
+def test_a_backend_that_is_not_built_says_so(op, backend, reason):
+  with pytest.raises(NotImplementedError, match=f"{op}: backend '{backend}' cannot run: {reason}"):
     choose(op, backend)
 
 

@@ -24,10 +24,10 @@ def test_many_frames_equal_single_ones_although_the_capacity_is_far_too_small(av
   frames = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make_frame(seed) for seed in range(2)))
   blind = frames.replace(image=None, mask=None, parts=None, landmarks=None)
   background = jnp.asarray([0.2, 0.4, 0.6])
-  images, alphas = frames_renderer(avatar, variables, rig, background, config=RenderConfig(capacity=64))(blind)
+  images, alphas = frames_renderer(avatar, variables, rig, background, config=RenderConfig(capacity=64, backend="xla"))(blind)
   assert images.shape == (2, 48, 48, 3) and alphas.shape == (2, 48, 48)
   assert "growing" in caplog.text
-  one = make_renderer(avatar, RenderConfig(capacity=32768))
+  one = make_renderer(avatar, RenderConfig(capacity=32768, backend="xla"))
   for i in range(2):
     result = one(variables, rig, jax.tree.map(lambda leaf, i=i: leaf[i], blind), background)
     assert int(result.overflow) == 0

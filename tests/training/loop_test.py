@@ -163,7 +163,8 @@ def test_starts_from_another_run(straight, sequence, rig, tmp_path):
 
 def test_grows_when_pictures_ask_for_more(straight, sequence, rig, tmp_path, monkeypatch):
   monkeypatch.setattr(loop, "next_capacity", lambda wanted: 1024 if wanted < 10**9 else wanted)
-  run = loop._Run(CONFIG, sequence, rig, tmp_path, lambda line: None)
+  plain = dataclasses.replace(CONFIG, render=RenderConfig(capacity=1024, backend="xla"))  # the compiled kernel has no capacity
+  run = loop._Run(plain, sequence, rig, tmp_path, lambda line: None)
   run.start(None)
   assert run.capacity == 1024
   monkeypatch.undo()

@@ -20,7 +20,7 @@ from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, 
 from silky_jax.types import Frame, Gaussians, Variables
 
 SIZE, COUNT = 16, 12
-RENDER = RenderConfig(capacity=1024)
+RENDER = RenderConfig(capacity=1024, backend="xla")
 
 
 def _toy(counts=None):

@@ -1,0 +1,55 @@
+// What the parts of the custom call share.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace silky {
+
+constexpr int kTile = 16;                       // px of a tile's side
+constexpr int kBlock = 4;                       // px of the side of what one vector holds
+constexpr float kLargestAlpha = 0.999f;         // definition.py
+constexpr float kStop = 1e-4f;                  // definition.py
+constexpr float kLogSmallest = -7.99435344f;    // log2(1 / 255)
+constexpr float kLog2e = 1.44269504f;
+
+// One picture of a batch.
+struct Scene {
+  int64_t n, channels;
+  int width, height;
+  const float *means, *boxes, *depths, *conics, *opacities, *features, *background;
+  int columns() const { return (width + kTile - 1) / kTile; }
+  int rows() const { return (height + kTile - 1) / kTile; }
+};
+
+struct Picture {
+  float *image, *alpha, *depth;
+};
+
+struct Gradients {
+  float *means, *depths, *conics, *opacities, *features, *background;
+};
+
+// Runs f(0) .. f(tasks - 1), on other threads too; returns when all are done.
+using ParallelFor = std::function<void(int64_t tasks, const std::function<void(int64_t)>& f)>;
+
+// Splats by tile, front to back. Of splat i, `first[i]` to `first[i + 1]` are the places in `pairs` (through `places`) that name it.
+struct Bins {
+  std::vector<int32_t> pairs;
+  std::vector<int64_t> starts;  // per tile, and the end
+  std::vector<int64_t> places, first;
+};
+void make_bins(const Scene& scene, const ParallelFor& parallel, bool with_places, Bins* bins);
+
+// The compositing of one tile, per instruction set.
+struct Path {
+  void (*forward)(const Scene&, const Bins&, int tile, const Picture&);
+  // Rows of gradient per pair: 16 floats (six moments, depth, then up to four channels); more channels in `colours`.
+  void (*backward)(const Scene&, const Bins&, int tile, const Picture& made, const Picture& cotangent, float* rows, float* colours);
+};
+Path portable_path();
+Path avx2_path();
+Path avx512_path();
+
+}  // namespace silky
