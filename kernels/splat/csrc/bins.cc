@@ -31,6 +31,22 @@ Box box_of(const Scene& s, int64_t i) {
   return {int16_t(int(x0) / kTile), int16_t(int(y0) / kTile), int16_t(int(x1) / kTile + 1), int16_t(int(y1) / kTile + 1)};
 }
 
+Line line_of(const Scene& s, int64_t i) {
+  const float* conic = s.conics + 3 * i;
+  Line line{s.means[2 * i],
+            s.means[2 * i + 1],
+            -0.5f * kLog2e * conic[0],
+            -kLog2e * conic[1],
+            -0.5f * kLog2e * conic[2],
+            s.opacities[i] > 0 ? std::log2(s.opacities[i]) : kNothing,
+            conic[2] > 0 ? -conic[1] / conic[2] : 0.0f,
+            conic[0] > 0 ? -conic[1] / conic[0] : 0.0f,
+            s.depths[i],
+            {}};
+  if (s.channels <= kMany) std::copy_n(s.features + s.channels * i, s.channels, line.colour);
+  return line;
+}
+
 // Stable, by the bits of non-negative floats.
 void sort_by_depth(const float* depths, std::vector<int32_t>* ids) {
   const size_t count = ids->size();
@@ -71,8 +87,10 @@ void make_bins(const Scene& s, const ParallelFor& parallel, bool with_places, Bi
   std::vector<Box> boxes(s.n);
   const int64_t slices = s.n < 4096 ? 1 : 8;
   auto slice = [&](int64_t count, int64_t k) { return count * k / slices; };
+  bins->lines.resize(s.n);
   parallel(slices, [&](int64_t k) {
-    for (int64_t i = slice(s.n, k); i < slice(s.n, k + 1); ++i) boxes[i] = box_of(s, i);
+    for (int64_t i = slice(s.n, k); i < slice(s.n, k + 1); ++i)
+      if (boxes[i] = box_of(s, i); boxes[i].x0 < boxes[i].x1) bins->lines[i] = line_of(s, i);
   });
   std::vector<int32_t> order;
   order.reserve(s.n);

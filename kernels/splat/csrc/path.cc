@@ -14,11 +14,9 @@
 namespace silky {
 namespace {
 
-constexpr int kMany = 4;    // more channels than this take the path for many
 constexpr int kChunk = 16;  // splats whose weights are kept while many channels go by
 
-// The splats of a tile, by component, about the tile's corner; filled up with splats that touch nothing. Conics times -log2(e) / 2 (and b
-// times two), opacities as logarithms: alpha = 2^(a dx^2 + b dx dy + c dy^2 + o).
+// The splats of a tile, by component, about the tile's corner; filled up with splats that touch nothing. See Line.
 struct List {
   int64_t count = 0, room = 0;
   float *x, *y, *a, *b, *c, *o, *slope_x, *slope_y, *depth, *colours;
@@ -41,22 +39,17 @@ List& gather(const Scene& s, const Bins& bins, int tile) {
   const float left = float(tile % s.columns() * kTile), top = float(tile / s.columns() * kTile);
   for (int64_t k = 0; k < list.count; ++k) {
     const int64_t i = bins.pairs[begin + k];
-    const float *conic = s.conics + 3 * i, *colour = s.features + s.channels * i;
-    list.x[k] = s.means[2 * i] - left;
-    list.y[k] = s.means[2 * i + 1] - top;
-    list.a[k] = -0.5f * kLog2e * conic[0];
-    list.b[k] = -kLog2e * conic[1];
-    list.c[k] = -0.5f * kLog2e * conic[2];
-    list.o[k] = s.opacities[i] > 0 ? std::log2(s.opacities[i]) : -200.0f;
-    // Along an edge of a block, the best point is off the mean by so much per px across.
-    list.slope_x[k] = conic[2] > 0 ? -conic[1] / conic[2] : 0.0f;  // dy per dx
-    list.slope_y[k] = conic[0] > 0 ? -conic[1] / conic[0] : 0.0f;  // dx per dy
-    list.depth[k] = s.depths[i];
+    const Line& line = bins.lines[i];
+    list.x[k] = line.x - left, list.y[k] = line.y - top;
+    list.a[k] = line.a, list.b[k] = line.b, list.c[k] = line.c, list.o[k] = line.o;
+    list.slope_x[k] = line.slope_x, list.slope_y[k] = line.slope_y;
+    list.depth[k] = line.depth;
+    const float* colour = s.channels <= kMany ? line.colour : s.features + s.channels * i;
     for (int64_t ch = 0; ch < s.channels; ++ch) list.colours[k * s.channels + ch] = colour[ch];
   }
   for (int64_t k = list.count; k < list.room; ++k) {
     list.x[k] = list.y[k] = list.a[k] = list.b[k] = list.c[k] = list.slope_x[k] = list.slope_y[k] = 0.0f;
-    list.o[k] = -200.0f;
+    list.o[k] = kNothing;
   }
   return list;
 }
@@ -71,13 +64,13 @@ uint32_t touching(const List& l, int64_t k, float x0, float y0) {
   const F16 along_x = least(most(load(l.slope_y + k) * dy, low_x - mx), high_x - mx);
   const F16 one = (a * dx + b * along_y) * dx + c * along_y * along_y;
   const F16 two = (a * along_x + b * dy) * along_x + c * dy * dy;
-  return bits(most(one, two) + load(l.o + k) >= splat(kLogSmallest - 1e-3f));
+  return bits(at_least(most(one, two) + load(l.o + k), kLogSmallest - 1e-3f));
 }
 
 struct Block {
   float x0, y0;   // of the first pixel's centre, about the tile's corner
-  F16 x{}, y{};   // of the sixteen pixels
-  F16 inside{};   // 1, or 0 for a pixel beyond the picture
+  F16 x, y;       // of the sixteen pixels
+  F16 inside;     // 1, or 0 for a pixel beyond the picture
   int column, row, wide, high;  // in the picture
 };
 
@@ -89,17 +82,18 @@ bool make_block(const Scene& s, int tile, int number, Block* b) {
   if (b->wide <= 0 || b->high <= 0) return false;
   b->x0 = bx + 0.5f, b->y0 = by + 0.5f;
   for (int i = 0; i < 16; ++i) {
-    b->x[i] = b->x0 + i % 4, b->y[i] = b->y0 + i / 4;
-    b->inside[i] = i % 4 < b->wide && i / 4 < b->high ? 1.0f : 0.0f;
+    b->x.set(i, b->x0 + i % 4);
+    b->y.set(i, b->y0 + i / 4);
+    b->inside.set(i, i % 4 < b->wide && i / 4 < b->high ? 1.0f : 0.0f);
   }
   return true;
 }
 
 // A map [h, w, stride], one channel of it, to and from a block.
 F16 read(const float* map, const Scene& s, const Block& b, int64_t stride, int64_t channel) {
-  F16 v = F16{};
+  F16 v = zero();
   for (int y = 0; y < b.high; ++y)
-    for (int x = 0; x < b.wide; ++x) v[4 * y + x] = map[(int64_t(b.row + y) * s.width + b.column + x) * stride + channel];
+    for (int x = 0; x < b.wide; ++x) v.set(4 * y + x, map[(int64_t(b.row + y) * s.width + b.column + x) * stride + channel]);
   return v;
 }
 void write(float* map, const Scene& s, const Block& b, int64_t stride, int64_t channel, F16 v) {
@@ -109,7 +103,7 @@ void write(float* map, const Scene& s, const Block& b, int64_t stride, int64_t c
 
 struct Hit {
   F16 dx, dy, alpha, passed, weight;  // passed: transmittance in front
-  I16 free;                           // alpha is not clamped
+  Mask free;                          // alpha is not clamped
 };
 
 // What splat k does to a block; moves the transmittance on.
@@ -120,13 +114,12 @@ inline Hit hit(const List& l, int64_t k, const Block& b, F16* transmittance) {
   const F16 power = (l.a[k] * h.dx + l.b[k] * h.dy) * h.dx + l.c[k] * (h.dy * h.dy);
   const F16 exponent = power + l.o[k];
   const F16 raw = exp2_fast(most(exponent, splat(-60.0f)));
-  h.free = raw <= kLargestAlpha;
-  const I16 seen = (exponent >= kLogSmallest) & (power <= 0.0f);
-  h.alpha = select(seen, least(raw, splat(kLargestAlpha)), F16{});
+  h.free = at_most(raw, kLargestAlpha);
+  h.alpha = where(both(at_least(exponent, kLogSmallest), at_most(power, 0.0f)), least(raw, splat(kLargestAlpha)));
   h.passed = *transmittance;
   const F16 taken = h.passed * h.alpha;
   *transmittance = h.passed - taken;
-  h.weight = select(*transmittance > kStop, taken, F16{});
+  h.weight = where(above(*transmittance, kStop), taken);
   return h;
 }
 
@@ -141,14 +134,14 @@ inline void walk(const List& l, const Block& b, Visit&& visit) {
 
 template <int C>
 void forward_block(const Scene& s, const List& l, const Block& b, const Picture& out) {
-  F16 transmittance = b.inside, total = F16{}, depth = F16{}, colour[C];
-  for (int ch = 0; ch < C; ++ch) colour[ch] = F16{};
+  F16 transmittance = b.inside, total = zero(), depth = zero(), colour[C];
+  for (int ch = 0; ch < C; ++ch) colour[ch] = zero();
   walk(l, b, [&](int64_t k) {
     const Hit h = hit(l, k, b, &transmittance);
     total += h.weight;
     depth += h.weight * l.depth[k];
     for (int ch = 0; ch < C; ++ch) colour[ch] += h.weight * l.colours[k * C + ch];
-    return any(transmittance > kStop);
+    return any(above(transmittance, kStop));
   });
   write(out.alpha, s, b, 1, 0, total);
   write(out.depth, s, b, 1, 0, depth);
@@ -158,7 +151,7 @@ void forward_block(const Scene& s, const List& l, const Block& b, const Picture&
 // Weights of a chunk of splats first, then every channel's product with them.
 void forward_block_many(const Scene& s, const List& l, const Block& b, const Picture& out, std::vector<float>& sums_of_channels) {
   const int64_t channels = s.channels;
-  F16 transmittance = b.inside, total = F16{}, depth = F16{};
+  F16 transmittance = b.inside, total = zero(), depth = zero();
   sums_of_channels.assign(16 * channels, 0.0f);
   F16 weights[kChunk];
   const float* colours[kChunk];
@@ -177,7 +170,7 @@ void forward_block_many(const Scene& s, const List& l, const Block& b, const Pic
     depth += h.weight * l.depth[k];
     weights[kept] = h.weight, colours[kept] = l.colours + k * channels;
     if (++kept == kChunk) flush();
-    return any(transmittance > kStop);
+    return any(above(transmittance, kStop));
   });
   flush();
   write(out.alpha, s, b, 1, 0, total);
@@ -211,7 +204,7 @@ struct Seen {
 
 template <class Colour>
 Seen see(const Scene& s, const Block& b, const Picture& made, const Picture& cotangent, int64_t channels, Colour&& colour) {
-  Seen seen{read(cotangent.alpha, s, b, 1, 0), read(cotangent.depth, s, b, 1, 0), F16{}};
+  Seen seen{read(cotangent.alpha, s, b, 1, 0), read(cotangent.depth, s, b, 1, 0), zero()};
   const F16 alpha = read(made.alpha, s, b, 1, 0);
   for (int64_t ch = 0; ch < channels; ++ch) {
     const F16 to = colour(ch), behind = splat(s.background[ch]);
@@ -225,8 +218,8 @@ Seen see(const Scene& s, const Block& b, const Picture& made, const Picture& cot
 // The six moments of g = d loss / d power, and depth's sum, into v[0..6]. `along` is <cotangent, what the splat carries>.
 inline void moments(const Hit& h, F16 along, Seen* seen, F16* v) {
   seen->rest -= h.weight * along;
-  const F16 to_alpha = h.passed * along - seen->rest / (1.0f - h.alpha);
-  const F16 g = select((h.weight > 0.0f) & h.free, h.alpha * to_alpha, F16{});
+  const F16 to_alpha = h.passed * along - seen->rest * inverse(1.0f - h.alpha);
+  const F16 g = where(both(above(h.weight, 0.0f), h.free), h.alpha * to_alpha);
   v[0] = g;
   v[1] = g * h.dx;
   v[2] = g * h.dy;
@@ -250,7 +243,7 @@ void backward_block(const Scene& s, const List& l, const Block& b, const Picture
     moments(h, along, &seen, v);
     for (int ch = 0; ch < C; ++ch) v[7 + ch] = h.weight * to[ch];
     store(rows + 16 * k, load(rows + 16 * k) + sums<7 + C>(v));
-    return any(transmittance > kStop);
+    return any(above(transmittance, kStop));
   });
 }
 
@@ -294,7 +287,7 @@ void backward_block_many(const Scene& s, const List& l, const Block& b, const Pi
       }
     }
     kept = 0;
-    passes = any(transmittance > kStop);
+    passes = any(above(transmittance, kStop));
   };
   walk(l, b, [&](int64_t k) {
     ids[kept++] = k;

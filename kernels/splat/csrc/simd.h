@@ -8,100 +8,216 @@
 
 namespace silky {
 
-typedef float F16 __attribute__((vector_size(64)));
-typedef int32_t I16 __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;  // SSE2, NEON
+#endif
+constexpr int kParts = 16 / kWidth;
 
-static inline F16 splat(float x) { return F16{} + x; }
-static inline I16 splat(int32_t x) { return I16{} + x; }
-static inline F16 select(I16 mask, F16 a, F16 b) { return mask ? a : b; }
-static inline F16 least(F16 a, F16 b) { return a < b ? a : b; }
-static inline F16 most(F16 a, F16 b) { return a > b ? a : b; }
+// Compilers lower a vector wider than the machine's element by element: so sixteen floats are as many registers as it takes.
+typedef float V __attribute__((vector_size(4 * kWidth)));
+typedef int32_t M __attribute__((vector_size(4 * kWidth)));
+
+struct F16 {
+  V v[kParts];
+  float operator[](int i) const { return reinterpret_cast<const float*>(v)[i]; }
+  void set(int i, float x) { reinterpret_cast<float*>(v)[i] = x; }
+};
+
+#if defined(__AVX512F__)
+typedef __mmask16 Mask;
+#else
+struct Mask {
+  M v[kParts];
+};
+#endif
+
+#define SILKY_EACH for (int i = 0; i < kParts; ++i)
+static inline F16 splat(float x) {
+  F16 r;
+  SILKY_EACH r.v[i] = V{} + x;
+  return r;
+}
+static inline F16 zero() { return splat(0.0f); }
+#define SILKY_OPERATOR(op)                                       \
+  static inline F16 operator op(F16 a, F16 b) {                  \
+    SILKY_EACH a.v[i] = a.v[i] op b.v[i];                        \
+    return a;                                                    \
+  }                                                              \
+  static inline F16 operator op(F16 a, float b) {                \
+    SILKY_EACH a.v[i] = a.v[i] op b;                             \
+    return a;                                                    \
+  }                                                              \
+  static inline F16 operator op(float a, F16 b) {                \
+    SILKY_EACH b.v[i] = a op b.v[i];                             \
+    return b;                                                    \
+  }                                                              \
+  static inline F16& operator op##=(F16& a, F16 b) { return a = a op b; }
+SILKY_OPERATOR(+)
+SILKY_OPERATOR(-)
+SILKY_OPERATOR(*)
+SILKY_OPERATOR(/)
+#undef SILKY_OPERATOR
 
 static inline F16 load(const float* p) {
-  F16 v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+  F16 r;
+  __builtin_memcpy(&r, p, sizeof r);
+  return r;
 }
-static inline void store(float* p, F16 v) { __builtin_memcpy(p, &v, sizeof v); }
+static inline void store(float* p, F16 r) { __builtin_memcpy(p, &r, sizeof r); }
 
-// One bit per lane of a mask of 0 and -1.
-static inline uint32_t bits(I16 mask) {
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-  return _mm512_movepi32_mask((__m512i)mask);
-#elif defined(__AVX2__)
-  __m256 halves[2];
-  __builtin_memcpy(halves, &mask, sizeof mask);
-  return _mm256_movemask_ps(halves[0]) | (_mm256_movemask_ps(halves[1]) << 8);
+#if defined(__AVX512F__)
+static inline Mask at_least(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GE_OQ); }
+static inline Mask at_most(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_LE_OQ); }
+static inline Mask above(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GT_OQ); }
+static inline Mask both(Mask a, Mask b) { return a & b; }
+static inline F16 where(Mask m, F16 a) { return {(V)_mm512_maskz_mov_ps(m, (__m512)a.v[0])}; }  // a, else 0
+static inline uint32_t bits(Mask m) { return m; }
+static inline bool any(Mask m) { return m != 0; }
+static inline F16 least(F16 a, F16 b) { return {(V)_mm512_min_ps((__m512)a.v[0], (__m512)b.v[0])}; }
+static inline F16 most(F16 a, F16 b) { return {(V)_mm512_max_ps((__m512)a.v[0], (__m512)b.v[0])}; }
+static inline F16 inverse(F16 a) {  // 14 bits, and one step of Newton
+  const __m512 x = (__m512)a.v[0], r = _mm512_rcp14_ps(x);
+  return {(V)_mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)))};
+}
 #else
+#define SILKY_COMPARE(name, op)                    \
+  static inline Mask name(F16 a, float b) {        \
+    Mask m;                                        \
+    SILKY_EACH m.v[i] = a.v[i] op(V{} + b);        \
+    return m;                                      \
+  }
+SILKY_COMPARE(at_least, >=)
+SILKY_COMPARE(at_most, <=)
+SILKY_COMPARE(above, >)
+#undef SILKY_COMPARE
+static inline Mask both(Mask a, Mask b) {
+  SILKY_EACH a.v[i] &= b.v[i];
+  return a;
+}
+static inline F16 where(Mask m, F16 a) {  // a, else 0
+  SILKY_EACH a.v[i] = (V)((M)a.v[i] & m.v[i]);
+  return a;
+}
+static inline F16 least(F16 a, F16 b) {
+  SILKY_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+static inline F16 most(F16 a, F16 b) {
+  SILKY_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+static inline F16 inverse(F16 a) { return 1.0f / a; }
+// One bit per lane.
+static inline uint32_t bits(Mask m) {
   uint32_t out = 0;
-  for (int i = 0; i < 16; ++i) out |= uint32_t(mask[i] & 1) << i;
-  return out;
-#endif
-}
-
-static inline bool any(I16 mask) {
 #if defined(__AVX2__)
-  return bits(mask) != 0;
+  SILKY_EACH out |= uint32_t(_mm256_movemask_ps((__m256)m.v[i])) << (8 * i);
+#elif defined(__SSE2__)
+  SILKY_EACH out |= uint32_t(_mm_movemask_ps((__m128)m.v[i])) << (4 * i);
 #else
-  int32_t all = 0;
-  for (int i = 0; i < 16; ++i) all |= mask[i];
-  return all != 0;
+  for (int k = 0; k < 16; ++k) out |= uint32_t(m.v[k / 4][k % 4] & 1) << k;
+#endif
+  return out;
+}
+static inline bool any(Mask m) {
+#if defined(__SSE2__)
+  return bits(m) != 0;
+#else
+  M all = m.v[0];
+  for (int i = 1; i < kParts; ++i) all |= m.v[i];
+  int64_t halves[2];
+  __builtin_memcpy(halves, &all, sizeof halves);
+  return (halves[0] | halves[1]) != 0;
 #endif
 }
+#endif
 
 // 2^x for x in -126 .. 126, relative error 8e-8: minimax polynomial of degree 5 on -1/2 .. 1/2 about the nearest integer.
 static inline F16 exp2_fast(F16 x) {
-  const F16 magic = splat(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the nearest integer
-  F16 shifted = x + magic;
-  F16 f = x - (shifted - magic);
-  I16 whole;
-  __builtin_memcpy(&whole, &shifted, sizeof whole);
-  F16 p = splat(1.327647187e-3f);
-  p = p * f + 9.675541334e-3f;
-  p = p * f + 5.550713274e-2f;
-  p = p * f + 2.402211972e-1f;
-  p = p * f + 6.931469671e-1f;
-  p = p * f + 1.000000072f;
-  I16 raw;
-  __builtin_memcpy(&raw, &p, sizeof raw);
-  raw += whole << 23;
-  F16 out;
-  __builtin_memcpy(&out, &raw, sizeof out);
-  return out;
+  const float magic = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the nearest integer
+  F16 r;
+  SILKY_EACH {
+    const V shifted = x.v[i] + magic;
+    const V f = x.v[i] - (shifted - magic);
+    V p = f * 1.327647187e-3f + 9.675541334e-3f;
+    p = p * f + 5.550713274e-2f;
+    p = p * f + 2.402211972e-1f;
+    p = p * f + 6.931469671e-1f;
+    p = p * f + 1.000000072f;
+    r.v[i] = (V)((M)p + ((M)shifted << 23));
+  }
+  return r;
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define SILKY_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SILKY_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (I16){__VA_ARGS__})
+#define SILKY_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (M){__VA_ARGS__})
 #endif
 
 // Sums of neighbouring lanes of a and b, interleaved: after four rounds lane i of the last vector is the sum over the lanes of vector i.
 static inline F16 fold1(F16 a, F16 b) {
-  return SILKY_SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-         SILKY_SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+  SILKY_EACH {
+#if defined(__AVX512F__)
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+             SILKY_SHUFFLE(a.v[i], b.v[i], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+#elif defined(__AVX2__)
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 8, 2, 10, 4, 12, 6, 14) + SILKY_SHUFFLE(a.v[i], b.v[i], 1, 9, 3, 11, 5, 13, 7, 15);
+#else
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 4, 2, 6) + SILKY_SHUFFLE(a.v[i], b.v[i], 1, 5, 3, 7);
+#endif
+  }
+  return a;
 }
 static inline F16 fold2(F16 a, F16 b) {
-  return SILKY_SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-         SILKY_SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  SILKY_EACH {
+#if defined(__AVX512F__)
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+             SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+#elif defined(__AVX2__)
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 8, 9, 4, 5, 12, 13) + SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 10, 11, 6, 7, 14, 15);
+#else
+    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 4, 5) + SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 6, 7);
+#endif
+  }
+  return a;
 }
 static inline F16 fold4(F16 a, F16 b) {
-  return SILKY_SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-         SILKY_SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  F16 r;
+#if defined(__AVX512F__)
+  r.v[0] = SILKY_SHUFFLE(a.v[0], b.v[0], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+           SILKY_SHUFFLE(a.v[0], b.v[0], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+#elif defined(__AVX2__)
+  SILKY_EACH r.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 2, 3, 8, 9, 10, 11) + SILKY_SHUFFLE(a.v[i], b.v[i], 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+  r.v[0] = a.v[0] + a.v[1], r.v[1] = b.v[0] + b.v[1], r.v[2] = a.v[2] + a.v[3], r.v[3] = b.v[2] + b.v[3];
+#endif
+  return r;
 }
 static inline F16 fold8(F16 a, F16 b) {
-  return SILKY_SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-         SILKY_SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  F16 r;
+#if defined(__AVX512F__)
+  r.v[0] = SILKY_SHUFFLE(a.v[0], b.v[0], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           SILKY_SHUFFLE(a.v[0], b.v[0], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+#elif defined(__AVX2__)
+  r.v[0] = a.v[0] + a.v[1], r.v[1] = b.v[0] + b.v[1];
+#else
+  r.v[0] = a.v[0] + a.v[2], r.v[1] = a.v[1] + a.v[3], r.v[2] = b.v[0] + b.v[2], r.v[3] = b.v[1] + b.v[3];
+#endif
+  return r;
 }
 
 // Lane i of the result: the sum over the lanes of v[i], i < N <= 16; the other lanes are 0.
 template <int N>
 static inline F16 sums(const F16* v) {
-  const F16 zero = F16{};
-  auto at = [&](int i) { return i < N ? v[i] : zero; };
-  auto one = [&](int i) { return i < N ? fold1(at(i), at(i + 1)) : zero; };
-  auto two = [&](int i) { return i < N ? fold2(one(i), one(i + 2)) : zero; };
-  auto four = [&](int i) { return i < N ? fold4(two(i), two(i + 4)) : zero; };
+  auto at = [&](int i) { return i < N ? v[i] : zero(); };
+  auto one = [&](int i) { return i < N ? fold1(at(i), at(i + 1)) : zero(); };
+  auto two = [&](int i) { return i < N ? fold2(one(i), one(i + 2)) : zero(); };
+  auto four = [&](int i) { return i < N ? fold4(two(i), two(i + 4)) : zero(); };
   return fold8(four(0), four(8));
 }
 

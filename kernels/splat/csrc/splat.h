@@ -34,11 +34,22 @@ struct Gradients {
 // Runs f(0) .. f(tasks - 1), on other threads too; returns when all are done.
 using ParallelFor = std::function<void(int64_t tasks, const std::function<void(int64_t)>& f)>;
 
+// One splat as compositing wants it. Conics times -log2(e) / 2 (and b times two), the opacity as its logarithm:
+// alpha = 2^(a dx^2 + b dx dy + c dy^2 + o).
+struct Line {
+  float x, y, a, b, c, o;
+  float slope_x, slope_y;  // along a vertical or horizontal line, the best point is off the mean by so much per px across
+  float depth, colour[4];  // where there are no more channels
+};
+constexpr int kMany = 4;              // more channels than this take the path for many
+constexpr float kNothing = -200.0f;  // the logarithm of no opacity
+
 // Splats by tile, front to back. Of splat i, `first[i]` to `first[i + 1]` are the places in `pairs` (through `places`) that name it.
 struct Bins {
   std::vector<int32_t> pairs;
   std::vector<int64_t> starts;  // per tile, and the end
   std::vector<int64_t> places, first;
+  std::vector<Line> lines;  // of every splat that is listed
 };
 void make_bins(const Scene& scene, const ParallelFor& parallel, bool with_places, Bins* bins);
 
