@@ -214,6 +214,29 @@ def _export(values: flags.FlagValues) -> None:
     export.export_driven(avatar, values.flame_params, values.frame, values.output_path, say=print)
 
 
+def _bench_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("backend", None, "cpu or xla; the best available if not given.", flag_values=values)
+  flags.DEFINE_string("checkpoint", None, "A run whose avatar is measured beside the made-up heads.", flag_values=values)
+  flags.DEFINE_list("sizes", None, "Made-up heads, like 14k_256; all if not given.", flag_values=values)
+  flags.DEFINE_integer("repeats", 15, "Timed calls of each program.", lower_bound=1, flag_values=values)
+  flags.DEFINE_string("json", None, "Where the rows go.", flag_values=values)
+
+
+def _bench(values: flags.FlagValues) -> None:
+  from silky_jax.apps import bench
+
+  try:
+    bench.bench_rasterize(
+      backend=values.backend,
+      checkpoint=values.checkpoint,
+      sizes=values.sizes or tuple(bench.SIZES),
+      repeats=values.repeats,
+      json_path=values.json,
+    )
+  except (NotImplementedError, ValueError) as error:
+    raise UserError(f"bench: {error}") from error
+
+
 COMMANDS: dict[str, Command] = {
   "demo": Command("the bundled clip, or your video -> report.html, the whole way", _demo_flags, _demo, config="configs/silky.py:demo"),
   "preprocess": Command("video -> tracked dataset", _preprocess_flags, _preprocess),
@@ -223,6 +246,7 @@ COMMANDS: dict[str, Command] = {
   "render": Command("avatar, motion -> video", _render_flags, _render),
   "edit": Command("avatar, a face set by hand -> picture", _edit_flags, _edit),
   "export": Command("avatar, one frame of motion or all -> .ply", _export_flags, _export),
+  "bench rasterize": Command("how long one view takes, forward and with all gradients", _bench_flags, _bench),
 }
 
 
@@ -242,11 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   if len(arguments) < 2 or arguments[1] in ("help", "-h", "--help", "-help"):
     print(_overview())
     return 0 if len(arguments) > 1 else 2
-  name = arguments[1]
+  name = " ".join(arguments[1:3]) if " ".join(arguments[1:3]) in COMMANDS else arguments[1]
   try:
     if name not in COMMANDS:
       raise UserError(f"no command {name!r}{closest(name, COMMANDS)}")
-    values = _parse(name, arguments[2:])
+    values = _parse(name, arguments[1 + len(name.split()) :])
     if values is None:
       return 0
     _start_jax(values)

@@ -28,7 +28,7 @@ def test_overview_lists_every_command(capsys):
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_help_of_every_command(capsys, name):
-  code, out, _ = _main(capsys, name, "--help")
+  code, out, _ = _main(capsys, *name.split(), "--help")
   assert code == 0
   assert "--" in out and cli.COMMANDS[name].summary in out
 

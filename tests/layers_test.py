@@ -90,7 +90,8 @@ def test_arrows(path):
       target = parts[1]
     else:
       continue
-    assert target == room or target in ALLOWED[room], f"{path}: {room} may not import {name}"
+    measures = path.name == "bench.py" and target == "silky_kernels"  # who times an op has to name it
+    assert measures or target == room or target in ALLOWED[room], f"{path}: {room} may not import {name}"
 
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda p: str(p.relative_to(ROOT)))

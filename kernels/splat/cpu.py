@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from silky_kernels import build
 
-__all__ = ["SIMD", "best_simd", "load", "splat", "why_not"]
+__all__ = ["SIMD", "best_simd", "load", "meetings", "splat", "why_not"]
 
 SIMD = ("portable", "avx2", "avx512")  # numbered so in csrc/splat.cc
 _LOGGER = logging.getLogger("silky_kernels")
@@ -112,3 +112,18 @@ def _attributes(layout: tuple[int, int, int]) -> dict[str, np.int64]:
 
 
 _splat.defvjp(_forward, _backward)
+
+
+def meetings(splats: dict[str, np.ndarray], width: int, height: int) -> int:
+  """How many (splat, block of 4 x 4 px) meetings a picture takes: the work that a bench divides by.
+
+  Args:
+    splats: means2d, boxes, depths, conics, opacities.
+    width: px.
+    height: px.
+  """
+  arrays = [np.ascontiguousarray(splats[name], np.float32) for name in ("means2d", "boxes", "depths", "conics", "opacities")]
+  count = load().silky_meetings
+  count.restype = ctypes.c_int64
+  pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
+  return int(count(ctypes.c_int64(len(arrays[2])), ctypes.c_int(width), ctypes.c_int(height), *pointers))

@@ -64,7 +64,14 @@ def shown():
     return jax.vmap(one)(driving(frames).replace(camera=None))
 
   return player.Player(
-    None, gaussians, vertices, lambda frames: player.outline(rig, vertices(frames), frames.camera), rig, None, np.ones(3, np.float32)
+    render=None,
+    own=lambda frames: frames,
+    gaussians=gaussians,
+    vertices=vertices,
+    silhouette=lambda frames: player.outline(rig, vertices(frames), frames.camera),
+    rig=rig,
+    restored=None,
+    background=np.ones(3, np.float32),
   )
 
 

@@ -317,8 +317,24 @@ void backward(const Scene& s, const Bins& bins, int tile, const Picture& made, c
   }
 }
 
+int64_t meetings(const Scene& s, const Bins& bins, int tile) {
+  const List& l = gather(s, bins, tile);
+  int64_t total = 0;
+  Block b;
+  for (int number = 0; number < 16; ++number) {
+    if (!make_block(s, tile, number, &b)) continue;
+    F16 transmittance = b.inside;
+    walk(l, b, [&](int64_t k) {
+      ++total;
+      hit(l, k, b, &transmittance);
+      return any(above(transmittance, kStop));
+    });
+  }
+  return total;
+}
+
 }  // namespace
 
-Path SILKY_PATH() { return {forward, backward}; }
+Path SILKY_PATH() { return {forward, backward, meetings}; }
 
 }  // namespace silky

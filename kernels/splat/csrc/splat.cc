@@ -232,3 +232,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
                                   .Ret<silky::Floats>() SILKY_SIZES);
 
 extern "C" int silky_runs(int simd) { return silky::runs(simd); }
+
+// For benches: (splat, block) meetings of one picture with one channel.
+extern "C" int64_t silky_meetings(int64_t n, int width, int height, const float* means, const float* boxes, const float* depths,
+                                  const float* conics, const float* opacities) {
+  const std::vector<float> features(n, 0.0f);
+  const silky::Scene scene{n, 1, width, height, means, boxes, depths, conics, opacities, features.data(), features.data()};
+  const silky::ParallelFor alone = [](int64_t tasks, const std::function<void(int64_t)>& work) {
+    for (int64_t k = 0; k < tasks; ++k) work(k);
+  };
+  silky::Bins bins;
+  silky::make_bins(scene, alone, false, &bins);
+  int64_t total = 0;
+  for (size_t tile = 0; tile + 1 < bins.starts.size(); ++tile) total += silky::portable_path().meetings(scene, bins, int(tile));
+  return total;
+}

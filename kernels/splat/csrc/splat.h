@@ -58,6 +58,8 @@ struct Path {
   void (*forward)(const Scene&, const Bins&, int tile, const Picture&);
   // Rows of gradient per pair: 16 floats (six moments, depth, then up to four channels); more channels in `colours`.
   void (*backward)(const Scene&, const Bins&, int tile, const Picture& made, const Picture& cotangent, float* rows, float* colours);
+  // How many (splat, block) meetings the tile takes: sixteen times that are the lanes that any method in blocks evaluates.
+  int64_t (*meetings)(const Scene&, const Bins&, int tile);
 };
 Path portable_path();
 Path avx2_path();
