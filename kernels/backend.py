@@ -77,7 +77,7 @@ def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> B
 def _warn_once(op: str, chosen: str) -> None:
   """Say why the fast backend of this platform is not the one that runs."""
   if chosen == "xla" and "cpu" in _BUILT[op] and jax.default_backend() == "cpu":
-    _LOGGER.warning("%s runs in plain JAX, about 20 times slower than the compiled kernel: %s", op, _why_not(op, "cpu"))
+    _LOGGER.warning("%s runs in plain JAX, about 10 times slower than the compiled kernel: %s", op, _why_not(op, "cpu"))
 
 
 @functools.cache

@@ -5,5 +5,5 @@ import sys
 from silky_kernels.splat import cpu
 
 reason = cpu.why_not()
-print(f"the compiled CPU rasterizer: {cpu.best_simd() if reason is None else 'none; plain JAX serves, about 20 times slower: ' + reason}")
+print(f"the compiled CPU rasterizer: {cpu.best_simd() if reason is None else 'none; plain JAX serves, about 10 times slower: ' + reason}")
 sys.exit(0)

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from silky_jax.config import UserError
+from silky_jax.config import UserError, to_dict
+from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.training.experiment import ExperimentConfig, build
 from silky_jax.training.step import create_state
 from silky_jax.types import Camera, TrainState, Variables
@@ -164,7 +165,7 @@ def write_config(workdir: Path, config: ExperimentConfig) -> None:
 
 
 def read_config(workdir: Path) -> ExperimentConfig:
-  """Read `config.json` of a run.
+  """Read `config.json` of a run, also of one from before a section was added.
 
   Raises:
     CheckpointError: the folder holds no run.
@@ -173,7 +174,9 @@ def read_config(workdir: Path) -> ExperimentConfig:
   path = Path(workdir) / "config.json"
   if not path.is_file():
     raise CheckpointError(f"{workdir}: expected the folder of a training run, found no config.json there; give the --output_dir of `train`")
-  return ExperimentConfig.from_dict(json.loads(path.read_text()))
+  written = json.loads(path.read_text())
+  added = {"corrections": to_dict(CorrectionsConfig())}  # since format 1: runs without it had none
+  return ExperimentConfig.from_dict({**added, **written})
 
 
 def restore(workdir: Path | str, *, step: int | None = None) -> tuple[ExperimentConfig, TrainState]:
