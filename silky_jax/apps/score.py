@@ -155,6 +155,10 @@ def write_metrics(output_dir: Path, metrics: dict[str, Any]) -> Path:
 
 
 def peak_memory_bytes() -> int:
-  """Largest resident memory of this process so far, plus that of its largest finished child."""
+  """Largest resident memory of this process so far.
+
+  Not its children's: all work is done here, and a child that is a compiler asked for its version counts, for the system, as large as
+  this process was when it started it.
+  """
   unit = 1 if sys.platform == "darwin" else 1024
-  return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
