@@ -15,7 +15,7 @@ from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.types import Variables
 
 CONFIG = CorrectionsConfig(enabled=True, camera=True)
-TRAIN = np.array([0, 1, 2, 5, 6])  # of 8 moments by each of two cameras: moments 3, 4, 7 are held out
+TRAIN = np.array([0, 1, 2, 5, 6, 7])  # of 8 moments by each of two cameras: moments 3 and 4 are held out
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_they_begin_as_nothing_and_an_avatar_without_them_is_left_alone(fresh, f
   assert not any(leaf.weak_type for leaf in jax.tree.leaves(fresh))
 
 
-@pytest.mark.parametrize("moment", [3, 4, 7, 8, 1000])  # held out, held out, held out, beyond the film, of another film
+@pytest.mark.parametrize("moment", [3, 4, 8, 1000])  # held out, held out, beyond the film, of another film
 def test_other_moments_are_driven_as_tracked(learnt, frames, moment):
   other = _pick(frames, np.array([3])).replace(timestep=np.array([moment], np.int32))
   jax.tree.map(np.testing.assert_array_equal, corrections.correct(_without_camera(learnt), other), other)
@@ -81,7 +81,7 @@ def test_the_sum_over_training_moments_is_zero(learnt, frames):
 
 
 def test_the_head_turns_about_the_pivot(fresh, frames, rig, subject):
-  params = {**fresh.params["corrections"], "head": jnp.asarray([[30.0, 20, 10], [-30, -20, -10], [0, 0, 0], [0, 0, 0], [0, 0, 0]])}
+  params = {**fresh.params["corrections"], "head": jnp.asarray([[30.0, 20, 10], [-30, -20, -10], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])}
   variables = _without_camera(fresh.replace(params={"corrections": params}))
   before = _pick(frames, np.array([0])).replace(pose=jnp.zeros((1, 5, 3)).at[0, 0].set(jnp.asarray([0.3, -0.4, 0.1])))
   after = corrections.correct(variables, before)
