@@ -81,7 +81,10 @@ def test_the_sum_over_training_moments_is_zero(learnt, frames):
 
 
 def test_the_head_turns_about_the_pivot(fresh, frames, rig, subject):
-  params = {**fresh.params["corrections"], "head": jnp.asarray([[30.0, 20, 10], [-30, -20, -10], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])}
+  params = {
+    **fresh.params["corrections"],
+    "head": jnp.asarray([[30.0, 20, 10], [-30, -20, -10], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+  }
   variables = _without_camera(fresh.replace(params={"corrections": params}))
   before = _pick(frames, np.array([0])).replace(pose=jnp.zeros((1, 5, 3)).at[0, 0].set(jnp.asarray([0.3, -0.4, 0.1])))
   after = corrections.correct(variables, before)
