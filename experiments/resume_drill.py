@@ -28,6 +28,7 @@ from silky_jax.studio.scene import SceneConfig
 from silky_jax.training.checkpoint import restore
 
 _ROOT = Path(__file__).resolve().parents[1]
+_EVALUATION = 3.0  # s from its beginning; with everything compiled it takes 12, so a kill cannot come after it
 KINDS = ("any time", "checkpoint", "any time", "evaluation")
 
 
@@ -72,7 +73,7 @@ def run_and_kill(command: list[str], output: Path, kind: str, seconds: float, rn
       time.sleep(rng.uniform(0, 0.01))
     else:
       _wait(process, (output / "stages" / "eval.started.json").exists, seconds * 4)
-      time.sleep(rng.uniform(0, 0.15) * seconds)
+      time.sleep(rng.uniform(0, _EVALUATION))
     stage = _under_way(output)
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
