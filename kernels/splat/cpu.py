@@ -20,6 +20,10 @@ __all__ = ["SIMD", "best_simd", "load", "meetings", "splat", "why_not"]
 
 SIMD = ("portable", "avx2", "avx512")  # numbered so in csrc/splat.cc
 _LOGGER = logging.getLogger("silky_kernels")
+_TILE = 16  # kTile in csrc/splat.h
+# Pairs per splat that the picture hands on to its gradient, 8 bytes each; a picture with more has them made twice. A closed surface has four
+# where a splat is about a pixel wide, and nine where it is two.
+_KEPT_PAIRS = 12
 _AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
 
 
@@ -87,15 +91,22 @@ def splat(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _splat(layout, *arrays):
-  return _forward(layout, *arrays)[0]
+  return _call(layout, arrays, kept=(0, 0))[:3]
 
 
 def _forward(layout, *arrays):
   width, height, _ = layout
-  shapes = ((height, width, arrays[-1].shape[-1]), (height, width), (height, width))
-  out = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-  made = jax.ffi.ffi_call("silky_splat_forward", out, vmap_method="broadcast_all")(*arrays, **_attributes(layout))
-  return tuple(made), (arrays, made)
+  n, tiles = arrays[0].shape[0], -(-width // _TILE) * -(-height // _TILE)
+  made = _call(layout, arrays, kept=(n, 3 + tiles + n + 2 * _KEPT_PAIRS * n))
+  return made[:3], (arrays, made)
+
+
+def _call(layout, arrays, *, kept: tuple[int, int]) -> tuple[Array, ...]:
+  """(image, alpha, depth), and what the gradient need not make again: splats as compositing wants them, bins. See `Kept` in csrc/splat.h."""
+  width, height, _ = layout
+  shapes = ((height, width, arrays[-1].shape[-1]), (height, width), (height, width), (kept[0], 16))
+  out = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes] + [jax.ShapeDtypeStruct(kept[1:], jnp.int32)]
+  return tuple(jax.ffi.ffi_call("silky_splat_forward", out, vmap_method="broadcast_all")(*arrays, **_attributes(layout)))
 
 
 def _backward(layout, residuals, cotangents):

@@ -1,143 +1,154 @@
 // Which splats touch which tile, front to back: one sort by depth, then a stable counting pass. No sort of pairs, no capacity.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "splat.h"
 
 namespace silky {
 namespace {
 
-struct Box {
-  int16_t x0, y0, x1, y1;  // tiles, ends excluded; empty: x0 = x1
+struct Item {
+  uint32_t key;
+  int32_t id;
 };
 
-bool finite(const float* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i)
-    if (!std::isfinite(values[i])) return false;
-  return true;
-}
-
-// Tiles that hold a pixel centre within the splat's box. A splat with a value that is not finite touches none.
-Box box_of(const Scene& s, int64_t i) {
-  const float *m = s.means + 2 * i, *r = s.boxes + 2 * i;
-  if (!(r[0] > 0) || !(r[1] > 0) || !finite(m, 2) || !finite(r, 2) || !std::isfinite(s.depths[i]) || !std::isfinite(s.opacities[i]) ||
-      !finite(s.conics + 3 * i, 3) || !finite(s.features + s.channels * i, s.channels))
-    return {0, 0, 0, 0};
-  // In float, as the other backends do it: the first and the last centre k + 1/2 inside.
-  const float x0 = std::max(std::ceil(m[0] - r[0] - 0.5f), 0.0f), x1 = std::min(std::floor(m[0] + r[0] - 0.5f), s.width - 1.0f);
-  const float y0 = std::max(std::ceil(m[1] - r[1] - 0.5f), 0.0f), y1 = std::min(std::floor(m[1] + r[1] - 0.5f), s.height - 1.0f);
-  if (x0 > x1 || y0 > y1) return {0, 0, 0, 0};
-  return {int16_t(int(x0) / kTile), int16_t(int(y0) / kTile), int16_t(int(x1) / kTile + 1), int16_t(int(y1) / kTile + 1)};
-}
-
-Line line_of(const Scene& s, int64_t i) {
-  const float* conic = s.conics + 3 * i;
-  Line line{s.means[2 * i],
-            s.means[2 * i + 1],
-            -0.5f * kLog2e * conic[0],
-            -kLog2e * conic[1],
-            -0.5f * kLog2e * conic[2],
-            s.opacities[i] > 0 ? std::log2(s.opacities[i]) : kNothing,
-            conic[2] > 0 ? -conic[1] / conic[2] : 0.0f,
-            conic[0] > 0 ? -conic[1] / conic[0] : 0.0f,
-            s.depths[i],
-            {}};
-  if (s.channels <= kMany) std::copy_n(s.features + s.channels * i, s.channels, line.colour);
-  return line;
-}
-
-// Stable, by the bits of non-negative floats.
-void sort_by_depth(const float* depths, std::vector<int32_t>* ids) {
-  const size_t count = ids->size();
+// Visible splats by depth; stable. Returns where they are: `items` or `other`.
+Item* sort_by_depth(const Scene& s, const Box* boxes, Item* items, Item* other, int64_t* count) {
   constexpr int kBits = 11, kBins = 1 << kBits;
-  struct Item {
-    uint32_t key;
-    int32_t id;
-  };
-  std::vector<Item> a(count), b(count);
-  std::vector<uint32_t> histogram(3 * kBins, 0);
-  for (size_t k = 0; k < count; ++k) {
-    const float depth = depths[(*ids)[k]] + 0.0f;  // -0 becomes 0
+  static thread_local uint32_t histogram[3 * kBins];
+  std::fill(histogram, histogram + 3 * kBins, 0u);
+  int64_t found = 0;
+  for (int64_t i = 0; i < s.n; ++i) {
+    if (boxes[i].x0 >= boxes[i].x1) continue;
+    const float depth = s.depths[i] + 0.0f;  // -0 becomes 0
     uint32_t key;
     std::memcpy(&key, &depth, 4);
     key = key & 0x80000000u ? ~key : key | 0x80000000u;
-    a[k] = {key, (*ids)[k]};
+    items[found++] = {key, int32_t(i)};
     for (int pass = 0; pass < 3; ++pass) ++histogram[pass * kBins + ((key >> (pass * kBits)) & (kBins - 1))];
   }
   for (int pass = 0; pass < 3; ++pass) {
-    uint32_t* h = histogram.data() + pass * kBins;
+    uint32_t* h = histogram + pass * kBins;
+    if (std::any_of(h, h + kBins, [&](uint32_t here) { return here == found; })) continue;  // they all agree in these bits
     uint32_t total = 0;
     for (int i = 0; i < kBins; ++i) {
       const uint32_t here = h[i];
       h[i] = total;
       total += here;
     }
-    for (size_t k = 0; k < count; ++k) b[h[(a[k].key >> (pass * kBits)) & (kBins - 1)]++] = a[k];
-    a.swap(b);
+    for (int64_t k = 0; k < found; ++k) other[h[(items[k].key >> (pass * kBits)) & (kBins - 1)]++] = items[k];
+    std::swap(items, other);
   }
-  for (size_t k = 0; k < count; ++k) (*ids)[k] = a[k].id;
+  *count = found;
+  return items;
+}
+
+// The parts of what is kept.
+struct Layout {
+  int32_t *total, *starts, *first, *pairs, *places;
+  Layout(const Scene& s, const Kept& kept)
+      : total(kept.integers), starts(total + 1), first(starts + s.tiles() + 1), pairs(first + s.n + 1), places(pairs + kept.capacity) {}
+};
+
+// A tile's range in `pairs`, and in `counts` where each slice of the depth order puts its first. The number of pairs.
+int64_t lay_out(int64_t tiles, int64_t slices, int32_t* counts, int32_t* starts) {
+  int64_t total = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    starts[tile] = int32_t(total);
+    for (int64_t k = 0; k < slices; ++k) {
+      const int32_t here = counts[k * tiles + tile];
+      counts[k * tiles + tile] = int32_t(total);
+      total += here;
+    }
+    if (total > std::numeric_limits<int32_t>::max()) return total;
+  }
+  starts[tiles] = int32_t(total);
+  return total;
 }
 
 }  // namespace
 
-void make_bins(const Scene& s, const ParallelFor& parallel, bool with_places, Bins* bins) {
+void* Scratch::bytes(Slot slot, int64_t count) {
+  std::vector<char>& memory = memory_[slot];
+  if (int64_t(memory.size()) < count + 64) {
+    memory = {};
+    memory = std::vector<char>(count + count / 4 + 64);
+  }
+  return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) & ~uintptr_t(63));
+}
+
+int64_t Scratch::size() const {
+  int64_t total = 0;
+  for (const auto& memory : memory_) total += memory.size();
+  return total;
+}
+
+int64_t kept_capacity(const Scene& s, int64_t integers) { return std::max<int64_t>(0, (integers - 1 - (s.tiles() + 1) - (s.n + 1)) / 2); }
+
+bool find_bins(const Scene& s, const Kept& kept, Bins* bins) {
+  const Layout at(s, kept);
+  *bins = {kept.lines, at.starts, at.pairs, at.first, at.places};
+  return *at.total <= kept.capacity;
+}
+
+bool make_bins(const Scene& s, const Path& path, const ParallelFor& parallel, bool with_places, const Kept* kept, Scratch* scratch,
+               Bins* bins) {
   const int columns = s.columns();
-  const int64_t tiles = int64_t(columns) * s.rows();
-  std::vector<Box> boxes(s.n);
-  const int64_t slices = s.n < 4096 ? 1 : 8;
+  const int64_t tiles = s.tiles(), slices = s.n < 4096 ? 1 : 8;
   auto slice = [&](int64_t count, int64_t k) { return count * k / slices; };
-  bins->lines.resize(s.n);
-  parallel(slices, [&](int64_t k) {
-    for (int64_t i = slice(s.n, k); i < slice(s.n, k + 1); ++i)
-      if (boxes[i] = box_of(s, i); boxes[i].x0 < boxes[i].x1) bins->lines[i] = line_of(s, i);
-  });
-  std::vector<int32_t> order;
-  order.reserve(s.n);
-  for (int64_t i = 0; i < s.n; ++i)
-    if (boxes[i].x0 < boxes[i].x1) order.push_back(int32_t(i));
-  sort_by_depth(s.depths, &order);
+  Box* boxes = scratch->take<Box>(Scratch::kBoxes, s.n);
+  bins->lines = kept && kept->capacity >= 0 ? kept->lines : scratch->take<Line>(Scratch::kLines, s.n);
+  parallel(slices, [&](int64_t k) { path.prepare(s, slice(s.n, k), slice(s.n, k + 1), boxes, bins->lines); });
+  int64_t visible;
+  const Item* order =
+      sort_by_depth(s, boxes, scratch->take<Item>(Scratch::kKeys, s.n), scratch->take<Item>(Scratch::kSorted, s.n), &visible);
 
   // Each slice of the depth order counts for itself; a tile's places are then handed out slice by slice, so that the order is kept.
-  const int64_t visible = order.size();
-  std::vector<int64_t> counts(slices * tiles, 0);
-  auto each = [&](int64_t k, auto&& visit) {
-    for (int64_t j = slice(visible, k); j < slice(visible, k + 1); ++j) {
-      const Box b = boxes[order[j]];
-      for (int y = b.y0; y < b.y1; ++y)
-        for (int x = b.x0; x < b.x1; ++x) visit(order[j], int64_t(y) * columns + x);
+  int32_t* counts = scratch->take<int32_t>(Scratch::kCounts, slices * tiles);
+  auto each = [order, boxes, columns, slice, visible](int64_t k, auto&& visit) {  // by value: what is read through a reference is read again after every write
+    const Item* end = order + slice(visible, k + 1);
+    for (const Item* item = order + slice(visible, k); item < end; ++item) {
+      const Box b = boxes[item->id];
+      for (int y = b.y0 * columns; y < b.y1 * columns; y += columns)
+        for (int x = b.x0; x < b.x1; ++x) visit(item->id, y + x);
     }
   };
-  parallel(slices, [&](int64_t k) { each(k, [&](int32_t, int64_t tile) { ++counts[k * tiles + tile]; }); });
-  bins->starts.assign(tiles + 1, 0);
-  int64_t total = 0;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    bins->starts[tile] = total;
-    for (int64_t k = 0; k < slices; ++k) {
-      const int64_t here = counts[k * tiles + tile];
-      counts[k * tiles + tile] = total;
-      total += here;
-    }
+  parallel(slices, [&](int64_t k) {
+    int32_t* own = counts + k * tiles;
+    std::fill(own, own + tiles, 0);
+    each(k, [own](int32_t, int tile) { ++own[tile]; });
+  });
+  bins->starts = scratch->take<int32_t>(Scratch::kStarts, tiles + 1);
+  const int64_t total = lay_out(tiles, slices, counts, bins->starts);
+  if (total > std::numeric_limits<int32_t>::max()) return false;
+
+  const bool fits = kept && total <= kept->capacity;
+  if (kept) *Layout(s, *kept).total = int32_t(total);
+  if (fits) {
+    const Layout at(s, *kept);
+    std::copy(bins->starts, bins->starts + tiles + 1, at.starts);
+    bins->pairs = at.pairs, bins->first = at.first, bins->places = at.places;
+  } else {
+    bins->pairs = scratch->take<int32_t>(Scratch::kPairs, total);
+    bins->first = with_places ? scratch->take<int32_t>(Scratch::kFirst, s.n + 1) : nullptr;
+    bins->places = with_places ? scratch->take<int32_t>(Scratch::kPlaces, total) : nullptr;
   }
-  bins->starts[tiles] = total;
-  bins->pairs.resize(total);
-  if (with_places) {
-    bins->places.resize(total);
-    bins->first.assign(s.n + 1, 0);
-    for (int64_t i = 0; i < s.n; ++i) bins->first[i + 1] = bins->first[i] + int64_t(boxes[i].x1 - boxes[i].x0) * (boxes[i].y1 - boxes[i].y0);
+  if (bins->first) {
+    bins->first[0] = 0;
+    for (int64_t i = 0; i < s.n; ++i) bins->first[i + 1] = bins->first[i] + int32_t(boxes[i].area());
   }
   parallel(slices, [&](int64_t k) {
-    int32_t last = -1;
-    int64_t at = 0;
-    each(k, [&](int32_t id, int64_t tile) {
-      const int64_t place = counts[k * tiles + tile]++;
-      bins->pairs[place] = id;
-      if (with_places) {
-        if (id != last) at = bins->first[id], last = id;
-        bins->places[at++] = place;
-      }
+    int32_t *own = counts + k * tiles, *pairs = bins->pairs, *places = bins->places;
+    const int32_t* first = bins->first;
+    if (!places) return each(k, [own, pairs](int32_t id, int tile) { pairs[own[tile]++] = id; });
+    each(k, [own, pairs, places, first, last = -1, at = 0](int32_t id, int tile) mutable {
+      if (id != last) at = first[id], last = id;
+      const int32_t place = own[tile]++;
+      pairs[place] = id, places[at++] = place;
     });
   });
+  return true;
 }
 
 }  // namespace silky

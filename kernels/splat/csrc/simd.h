@@ -16,6 +16,7 @@ constexpr int kWidth = 8;
 constexpr int kWidth = 4;  // SSE2, NEON
 #endif
 constexpr int kParts = 16 / kWidth;
+constexpr int kBlocked = kWidth / 2;  // sums of sixteen that the registers hold while others go by
 
 // Compilers lower a vector wider than the machine's element by element: so sixteen floats are as many registers as it takes.
 typedef float V __attribute__((vector_size(4 * kWidth)));
@@ -143,11 +144,9 @@ static inline F16 exp2_fast(F16 x) {
   SILKY_EACH {
     const V shifted = x.v[i] + magic;
     const V f = x.v[i] - (shifted - magic);
-    V p = f * 1.327647187e-3f + 9.675541334e-3f;
-    p = p * f + 5.550713274e-2f;
-    p = p * f + 2.402211972e-1f;
-    p = p * f + 6.931469671e-1f;
-    p = p * f + 1.000000072f;
+    // Not Horner: the chain is what a meeting waits for.
+    const V f2 = f * f;
+    const V p = ((f * 1.327647187e-3f + 9.675541334e-3f) * f2 + (f * 5.550713274e-2f + 2.402211972e-1f)) * f2 + (f * 6.931469671e-1f + 1.000000072f);
     r.v[i] = (V)((M)p + ((M)shifted << 23));
   }
   return r;
@@ -159,66 +158,80 @@ static inline F16 exp2_fast(F16 x) {
 #define SILKY_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (M){__VA_ARGS__})
 #endif
 
-// Sums of neighbouring lanes of a and b, interleaved: after four rounds lane i of the last vector is the sum over the lanes of vector i.
-static inline F16 fold1(F16 a, F16 b) {
-  SILKY_EACH {
+// Exchanges the odd lanes of a with the even ones of b, lanes counted in groups of 1, 2, 4 or 8: the steps of a transposition.
+static inline void swap1(F16& a, F16& b) {
 #if defined(__AVX512F__)
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-             SILKY_SHUFFLE(a.v[i], b.v[i], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-#elif defined(__AVX2__)
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 8, 2, 10, 4, 12, 6, 14) + SILKY_SHUFFLE(a.v[i], b.v[i], 1, 9, 3, 11, 5, 13, 7, 15);
+  const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
+  a.v[0] = (V)_mm512_mask_moveldup_ps(x, 0xAAAA, y);
+  b.v[0] = (V)_mm512_mask_movehdup_ps(y, 0x5555, x);
 #else
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 4, 2, 6) + SILKY_SHUFFLE(a.v[i], b.v[i], 1, 5, 3, 7);
+  SILKY_EACH {
+    const V x = a.v[i], y = b.v[i];
+#if defined(__AVX2__)
+    a.v[i] = SILKY_SHUFFLE(x, y, 0, 8, 2, 10, 4, 12, 6, 14), b.v[i] = SILKY_SHUFFLE(x, y, 1, 9, 3, 11, 5, 13, 7, 15);
+#else
+    a.v[i] = SILKY_SHUFFLE(x, y, 0, 4, 2, 6), b.v[i] = SILKY_SHUFFLE(x, y, 1, 5, 3, 7);
 #endif
   }
-  return a;
+#endif
 }
-static inline F16 fold2(F16 a, F16 b) {
-  SILKY_EACH {
+static inline void swap2(F16& a, F16& b) {
 #if defined(__AVX512F__)
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-             SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-#elif defined(__AVX2__)
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 8, 9, 4, 5, 12, 13) + SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 10, 11, 6, 7, 14, 15);
+  const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
+  a.v[0] = (V)_mm512_shuffle_ps(x, y, 0x44), b.v[0] = (V)_mm512_shuffle_ps(x, y, 0xEE);
 #else
-    a.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 4, 5) + SILKY_SHUFFLE(a.v[i], b.v[i], 2, 3, 6, 7);
+  SILKY_EACH {
+    const V x = a.v[i], y = b.v[i];
+#if defined(__AVX2__)
+    a.v[i] = SILKY_SHUFFLE(x, y, 0, 1, 8, 9, 4, 5, 12, 13), b.v[i] = SILKY_SHUFFLE(x, y, 2, 3, 10, 11, 6, 7, 14, 15);
+#else
+    a.v[i] = SILKY_SHUFFLE(x, y, 0, 1, 4, 5), b.v[i] = SILKY_SHUFFLE(x, y, 2, 3, 6, 7);
 #endif
   }
-  return a;
-}
-static inline F16 fold4(F16 a, F16 b) {
-  F16 r;
-#if defined(__AVX512F__)
-  r.v[0] = SILKY_SHUFFLE(a.v[0], b.v[0], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-           SILKY_SHUFFLE(a.v[0], b.v[0], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-#elif defined(__AVX2__)
-  SILKY_EACH r.v[i] = SILKY_SHUFFLE(a.v[i], b.v[i], 0, 1, 2, 3, 8, 9, 10, 11) + SILKY_SHUFFLE(a.v[i], b.v[i], 4, 5, 6, 7, 12, 13, 14, 15);
-#else
-  r.v[0] = a.v[0] + a.v[1], r.v[1] = b.v[0] + b.v[1], r.v[2] = a.v[2] + a.v[3], r.v[3] = b.v[2] + b.v[3];
 #endif
-  return r;
 }
-static inline F16 fold8(F16 a, F16 b) {
-  F16 r;
+static inline void swap4(F16& a, F16& b) {
 #if defined(__AVX512F__)
-  r.v[0] = SILKY_SHUFFLE(a.v[0], b.v[0], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-           SILKY_SHUFFLE(a.v[0], b.v[0], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
+  a.v[0] = (V)_mm512_mask_shuffle_f32x4(x, 0xF0F0, y, y, 0x80), b.v[0] = (V)_mm512_mask_shuffle_f32x4(y, 0x0F0F, x, x, 0x31);
 #elif defined(__AVX2__)
-  r.v[0] = a.v[0] + a.v[1], r.v[1] = b.v[0] + b.v[1];
+  SILKY_EACH {
+    const V x = a.v[i], y = b.v[i];
+    a.v[i] = SILKY_SHUFFLE(x, y, 0, 1, 2, 3, 8, 9, 10, 11), b.v[i] = SILKY_SHUFFLE(x, y, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
 #else
-  r.v[0] = a.v[0] + a.v[2], r.v[1] = a.v[1] + a.v[3], r.v[2] = b.v[0] + b.v[2], r.v[3] = b.v[1] + b.v[3];
+  const V x1 = a.v[1], x3 = a.v[3];
+  a.v[1] = b.v[0], a.v[3] = b.v[2], b.v[0] = x1, b.v[2] = x3;
 #endif
-  return r;
+}
+static inline void swap8(F16& a, F16& b) {
+#if defined(__AVX512F__)
+  const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
+  a.v[0] = (V)_mm512_shuffle_f32x4(x, y, 0x44), b.v[0] = (V)_mm512_shuffle_f32x4(x, y, 0xEE);
+#elif defined(__AVX2__)
+  const V x1 = a.v[1];
+  a.v[1] = b.v[0], b.v[0] = x1;
+#else
+  const V x2 = a.v[2], x3 = a.v[3];
+  a.v[2] = b.v[0], a.v[3] = b.v[1], b.v[0] = x2, b.v[1] = x3;
+#endif
 }
 
-// Lane i of the result: the sum over the lanes of v[i], i < N <= 16; the other lanes are 0.
-template <int N>
-static inline F16 sums(const F16* v) {
-  auto at = [&](int i) { return i < N ? v[i] : zero(); };
-  auto one = [&](int i) { return i < N ? fold1(at(i), at(i + 1)) : zero(); };
-  auto two = [&](int i) { return i < N ? fold2(one(i), one(i + 2)) : zero(); };
-  auto four = [&](int i) { return i < N ? fold4(two(i), two(i + 4)) : zero(); };
-  return fold8(four(0), four(8));
+// Lane j of vector i becomes lane i of vector j.
+static inline void transpose(F16* v) {
+#define SILKY_PAIRS(d) for (int i = 0; i < 16; ++i) if (!(i & d)) swap##d(v[i], v[i + d]);
+  SILKY_PAIRS(1)
+  SILKY_PAIRS(2)
+  SILKY_PAIRS(4)
+  SILKY_PAIRS(8)
+#undef SILKY_PAIRS
+}
+
+static inline float sum(F16 a) {
+  for (int i = 1; i < kParts; ++i) a.v[0] += a.v[i];
+  float total = 0;
+  for (int i = 0; i < kWidth; ++i) total += a[i];
+  return total;
 }
 
 }  // namespace silky

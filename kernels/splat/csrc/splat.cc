@@ -1,47 +1,15 @@
 // The custom calls: batches, threads, choice of instruction set, gradients from rows.
-#include "splat.h"
-
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <string>
-#include <thread>
 
+#include "splat.h"
+#include "team.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
 namespace silky {
 namespace {
-
-// ---- threads
-
-// What the caller and its helpers share. Outlives a helper that starts after all is done.
-struct Shared {
-  std::atomic<int64_t> next{0}, done{0};
-  int64_t tasks = 0;
-  const std::function<void(int64_t)>* work = nullptr;  // not touched by who finds no task left
-
-  void help() {
-    for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
-      (*work)(task);
-      done.fetch_add(1, std::memory_order_release);
-    }
-  }
-};
-
-ParallelFor on_pool(ffi::ThreadPool pool) {
-  return [pool](int64_t tasks, const std::function<void(int64_t)>& work) mutable {
-    auto shared = std::make_shared<Shared>();
-    shared->tasks = tasks;
-    shared->work = &work;
-    const int64_t helpers = std::min<int64_t>(tasks - 1, pool.num_threads() - 1);
-    for (int64_t i = 0; i < helpers; ++i) pool.Schedule([shared] { shared->help(); });
-    shared->help();  // the caller works too, and finishes alone where no helper ever starts
-    for (int spins = 0; shared->done.load(std::memory_order_acquire) < tasks; ++spins)
-      if (spins > 200) std::this_thread::yield();
-  };
-}
 
 // ---- instruction sets
 
@@ -117,87 +85,79 @@ ffi::Error read_batch(Floats& means, Floats& boxes, Floats& depths, Floats& coni
 
 // ---- the calls
 
+using Whole = ffi::Buffer<ffi::S32>;
+
+constexpr int64_t kLoops = 8;  // per picture, at most
+
+Team team_of(ffi::ThreadPool pool, int64_t pictures) {
+  const int64_t helpers = std::max<int64_t>(0, pool.num_threads() - 1);
+  return Team(helpers, kLoops * pictures, [&pool](std::function<void()> work) { pool.Schedule(std::move(work)); });
+}
+
+// The parts of a batch's kept lines [.., n, 16] and integers [.., m] that belong to a picture.
+Kept kept_of(const Batch& batch, const float* lines, const int32_t* integers, int64_t all, int64_t k) {
+  const int64_t each = all / batch.pictures;
+  const bool aligned = reinterpret_cast<uintptr_t>(lines) % alignof(Line) == 0;  // they are; but nobody promises it
+  return {reinterpret_cast<Line*>(const_cast<float*>(lines)) + k * batch.first.n, const_cast<int32_t*>(integers) + k * each,
+          aligned ? kept_capacity(batch.first, each) : -1};
+}
+
 ffi::Error forward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats depths, Floats conics, Floats opacities, Floats features,
-                   Floats background, Out image, Out alpha, Out depth, int64_t width, int64_t height, int64_t simd) {
+                   Floats background, Out image, Out alpha, Out depth, Out lines, ffi::Result<Whole> integers, int64_t width, int64_t height,
+                   int64_t simd) {
   Batch batch;
   if (auto error = read_batch(means, boxes, depths, conics, opacities, features, background, width, height, simd, &batch); error.failure())
     return error;
   const Path path = path_of(simd);
-  const ParallelFor parallel = on_pool(pool);
-  Bins bins;
+  Team team = team_of(pool, batch.pictures);
+  const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
+  const Lease scratch;
+  const bool keep = integers->element_count() > 0;
   for (int64_t k = 0; k < batch.pictures; ++k) {
     const Scene scene = batch.at(k);
     const Picture picture = batch.picture(image->typed_data(), alpha->typed_data(), depth->typed_data(), k);
-    make_bins(scene, parallel, false, &bins);
-    parallel(int64_t(bins.starts.size()) - 1, [&](int64_t tile) { path.forward(scene, bins, int(tile), picture); });
+    const Kept kept = kept_of(batch, lines->typed_data(), integers->typed_data(), integers->element_count(), k);
+    Bins bins;
+    if (!make_bins(scene, path, parallel, false, keep ? &kept : nullptr, scratch.get(), &bins)) return wrong("more than 2^31 tile pairs");
+    parallel(scene.tiles(), [&](int64_t tile) { path.forward(scene, bins, int(tile), picture); });
   }
   return ffi::Error::Success();
 }
 
-// From the rows of all pairs of a splat, in their order: the same sum for any number of threads.
-void gather_gradient(const Scene& s, const Bins& bins, const float* rows, const float* colours, int64_t i, const Gradients& out) {
-  float sum[16] = {0};
-  float* to_features = out.features + s.channels * i;
-  std::fill(to_features, to_features + s.channels, 0.0f);
-  for (int64_t j = bins.first[i]; j < bins.first[i + 1]; ++j) {
-    const float* row = rows + 16 * bins.places[j];
-    for (int lane = 0; lane < 16; ++lane) sum[lane] += row[lane];
-    if (colours)
-      for (int64_t ch = 0; ch < s.channels; ++ch) to_features[ch] += colours[bins.places[j] * s.channels + ch];
-  }
-  if (!colours)
-    for (int64_t ch = 0; ch < s.channels; ++ch) to_features[ch] = sum[7 + ch];
-  // d power / d mean = conic d.
-  const float a = s.conics[3 * i], b = s.conics[3 * i + 1], c = s.conics[3 * i + 2];
-  const bool listed = bins.first[i] < bins.first[i + 1];
-  out.means[2 * i] = listed ? a * sum[1] + b * sum[2] : 0.0f;
-  out.means[2 * i + 1] = listed ? b * sum[1] + c * sum[2] : 0.0f;
-  out.conics[3 * i] = -0.5f * sum[3];
-  out.conics[3 * i + 1] = -sum[4];
-  out.conics[3 * i + 2] = -0.5f * sum[5];
-  out.opacities[i] = listed ? sum[0] / std::max(s.opacities[i], 1.0f / 255.0f) : 0.0f;
-  out.depths[i] = sum[6];
-}
-
-void background_gradient(const Scene& s, const Picture& made, const Picture& cotangent, float* out) {
-  std::vector<double> sum(s.channels, 0.0);
-  for (int64_t p = 0; p < int64_t(s.width) * s.height; ++p)
-    for (int64_t ch = 0; ch < s.channels; ++ch) sum[ch] += double(cotangent.image[p * s.channels + ch]) * (1.0f - made.alpha[p]);
-  for (int64_t ch = 0; ch < s.channels; ++ch) out[ch] = float(sum[ch]);
-}
-
 ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats depths, Floats conics, Floats opacities, Floats features,
-                    Floats background, Floats image, Floats alpha, Floats depth, Floats to_image, Floats to_alpha, Floats to_depth,
-                    Out to_means, Out to_depths, Out to_conics, Out to_opacities, Out to_features, Out to_background, int64_t width,
-                    int64_t height, int64_t simd) {
+                    Floats background, Floats image, Floats alpha, Floats depth, Floats lines, Whole integers, Floats to_image,
+                    Floats to_alpha, Floats to_depth, Out to_means, Out to_depths, Out to_conics, Out to_opacities, Out to_features,
+                    Out to_background, int64_t width, int64_t height, int64_t simd) {
   Batch batch;
   if (auto error = read_batch(means, boxes, depths, conics, opacities, features, background, width, height, simd, &batch); error.failure())
     return error;
   const Path path = path_of(simd);
-  const ParallelFor parallel = on_pool(pool);
-  const int64_t n = batch.first.n, channels = batch.first.channels;
-  Bins bins;
-  std::unique_ptr<float[]> rows, colours;  // not cleared: every row is written
-  int64_t room = 0;
+  Team team = team_of(pool, batch.pictures);
+  const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
+  const Lease scratch;
+  const int64_t n = batch.first.n, channels = batch.first.channels, tiles = batch.first.tiles(), slices = 16;
   for (int64_t k = 0; k < batch.pictures; ++k) {
     const Scene scene = batch.at(k);
     const Picture made = batch.picture(image.typed_data(), alpha.typed_data(), depth.typed_data(), k);
     const Picture cotangent = batch.picture(to_image.typed_data(), to_alpha.typed_data(), to_depth.typed_data(), k);
-    make_bins(scene, parallel, true, &bins);
-    if (const int64_t wanted = bins.pairs.size(); wanted > room || !rows) {
-      room = wanted + wanted / 4 + 1;
-      rows.reset(new float[16 * room]);
-      if (channels > 4) colours.reset(new float[channels * room]);
-    }
-    const int64_t tiles = int64_t(bins.starts.size()) - 1, slices = 16;
-    parallel(tiles, [&](int64_t tile) { path.backward(scene, bins, int(tile), made, cotangent, rows.get(), colours.get()); });
-    const Gradients out{to_means->typed_data() + k * 2 * n,      to_depths->typed_data() + k * n,
-                        to_conics->typed_data() + k * 3 * n,     to_opacities->typed_data() + k * n,
+    Bins bins;
+    if (!find_bins(scene, kept_of(batch, lines.typed_data(), integers.typed_data(), integers.element_count(), k), &bins) &&
+        !make_bins(scene, path, parallel, true, nullptr, scratch.get(), &bins))
+      return wrong("more than 2^31 tile pairs");
+    const int64_t pairs = bins.starts[tiles];
+    float* rows = scratch.get()->take<float>(Scratch::kRows, 16 * pairs);
+    float* colours = channels > kMany ? scratch.get()->take<float>(Scratch::kColours, padded(channels) * pairs) : nullptr;
+    float* behind = scratch.get()->take<float>(Scratch::kBackground, tiles * channels);
+    parallel(tiles, [&](int64_t tile) { path.backward(scene, bins, int(tile), made, cotangent, rows, colours, behind); });
+    const Gradients out{to_means->typed_data() + k * 2 * n,           to_depths->typed_data() + k * n,
+                        to_conics->typed_data() + k * 3 * n,          to_opacities->typed_data() + k * n,
                         to_features->typed_data() + k * n * channels, to_background->typed_data() + k * channels};
-    parallel(slices + 1, [&](int64_t slice) {
-      if (slice == slices) return background_gradient(scene, made, cotangent, out.background);
-      for (int64_t i = n * slice / slices; i < n * (slice + 1) / slices; ++i) gather_gradient(scene, bins, rows.get(), colours.get(), i, out);
-    });
+    parallel(slices, [&](int64_t i) { path.gather(scene, bins, rows, colours, n * i / slices, n * (i + 1) / slices, out); });
+    for (int64_t ch = 0; ch < channels; ++ch) {
+      double total = 0;
+      for (int64_t tile = 0; tile < tiles; ++tile) total += behind[channels * tile + ch];
+      out.background[ch] = float(total);
+    }
   }
   return ffi::Error::Success();
 }
@@ -214,13 +174,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_forward, silky::forward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>() SILKY_ARGUMENTS.Ret<silky::Floats>()
                                   .Ret<silky::Floats>()
-                                  .Ret<silky::Floats>() SILKY_SIZES);
+                                  .Ret<silky::Floats>()
+                                  .Ret<silky::Floats>()
+                                  .Ret<silky::Whole>() SILKY_SIZES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>() SILKY_ARGUMENTS.Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
+                                  .Arg<silky::Floats>()
+                                  .Arg<silky::Whole>()
                                   .Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
@@ -242,8 +206,10 @@ extern "C" int64_t silky_meetings(int64_t n, int width, int height, const float*
     for (int64_t k = 0; k < tasks; ++k) work(k);
   };
   silky::Bins bins;
-  silky::make_bins(scene, alone, false, &bins);
+  silky::Scratch scratch;
+  const silky::Path path = silky::portable_path();
+  if (!silky::make_bins(scene, path, alone, false, nullptr, &scratch, &bins)) return -1;
   int64_t total = 0;
-  for (size_t tile = 0; tile + 1 < bins.starts.size(); ++tile) total += silky::portable_path().meetings(scene, bins, int(tile));
+  for (int64_t tile = 0; tile < scene.tiles(); ++tile) total += path.meetings(scene, bins, int(tile));
   return total;
 }
