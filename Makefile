@@ -35,12 +35,12 @@ env: $(VENV)/.run
 
 $(VENV)/.run: requirements/run.lock pyproject.toml
 	@$(MAKE) --no-print-directory _install LOCK=run
-	@$(BIN)/python -m silky_kernels.splat
+	@$(BIN)/python -m silky_kernels.native
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml
 	@$(MAKE) --no-print-directory _install LOCK=dev
-	@$(BIN)/python -m silky_kernels.splat
+	@$(BIN)/python -m silky_kernels.native
 	@touch $@ $(VENV)/.run
 
 .PHONY: _install

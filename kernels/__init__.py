@@ -2,7 +2,19 @@
 
 from silky_kernels.backend import Backend, available_backends
 from silky_kernels.bin_tiles.api import TileBins, bin_tiles
+from silky_kernels.project.api import ProjectOutput, project
 from silky_kernels.rasterize.api import RasterOutput, rasterize_tiles
 from silky_kernels.splat.api import SplatOutput, splat
 
-__all__ = ["Backend", "RasterOutput", "SplatOutput", "TileBins", "available_backends", "bin_tiles", "rasterize_tiles", "splat"]
+__all__ = [
+  "Backend",
+  "ProjectOutput",
+  "RasterOutput",
+  "SplatOutput",
+  "TileBins",
+  "available_backends",
+  "bin_tiles",
+  "project",
+  "rasterize_tiles",
+  "splat",
+]

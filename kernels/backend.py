@@ -13,7 +13,12 @@ Backend = Literal["xla", "cpu", "pallas"]
 _LOGGER = logging.getLogger("silky_kernels")
 
 # What there is code for, per op, best first.
-_BUILT: dict[str, tuple[Backend, ...]] = {"bin_tiles": ("xla",), "rasterize_tiles": ("xla",), "splat": ("cpu", "xla")}
+_BUILT: dict[str, tuple[Backend, ...]] = {
+  "bin_tiles": ("xla",),
+  "rasterize_tiles": ("xla",),
+  "project": ("cpu", "xla"),
+  "splat": ("cpu", "xla"),
+}
 
 
 def available_backends(op: str) -> tuple[Backend, ...]:
@@ -35,10 +40,10 @@ def _why_not(op: str, backend: Backend) -> str | None:
   if backend not in _BUILT[op]:
     return "it is not built yet" if backend == "pallas" else f"there is none of it for this op; `splat` has {_BUILT['splat']}"
   if backend == "cpu":
-    from silky_kernels.splat import cpu  # compiles: only when somebody asks
+    from silky_kernels import native  # compiles: only when somebody asks
 
     platform = jax.default_backend()
-    return f"it is for the platform cpu, and this is {platform}" if platform != "cpu" else cpu.why_not()
+    return f"it is for the platform cpu, and this is {platform}" if platform != "cpu" else native.why_not()
   return None
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from silky_kernels import native
 from silky_kernels.backend import Backend, choose
 from silky_kernels.rasterize.bench import machine
 from silky_kernels.splat import cpu
@@ -131,12 +132,12 @@ def _row(scene: Scene, backend: Backend, repeats: int) -> dict[str, Any]:
   reference = whole if backend == "xla" else _whole(scene, RenderConfig(backend="xla", capacity=config.capacity), max(3, repeats // 5))
   alone = _alone(scene, config, repeats)
   row = {"scene": scene.name, "n": scene.parameters["means"].shape[0], "width": width, "height": height, "channels": channels}
-  row |= {"backend": backend, "simd": cpu.best_simd() if backend == "cpu" else "", "threads": threads}
+  row |= {"backend": backend, "simd": native.best_simd() if backend == "cpu" else "", "threads": threads}
   row |= {"forward_ms": whole[0], "forward_backward_ms": whole[1]}
   row |= {"splat_forward_ms": alone[0], "splat_forward_backward_ms": alone[1]}
   row |= {"reference_forward_ms": reference[0], "reference_forward_backward_ms": reference[1]}
   row["speedup_over_reference"] = reference[1] / whole[1]
-  if cpu.why_not() is None and threads in _NS_PER_LANE:
+  if native.why_not() is None and threads in _NS_PER_LANE:
     lanes = 16 * _meetings(scene)
     floor = 1e-6 * lanes * _NS_PER_LANE[threads]
     row |= {"lanes": lanes, "floor_ms": 4 * floor, "floor_ratio": alone[1] / (4 * floor), "floor_ratio_forward": alone[0] / floor}

@@ -19,6 +19,7 @@ __all__ = [
   "quaternion_from_axis_angle",
   "quaternion_from_matrix",
   "quaternion_multiply",
+  "rotation_rows",
   "sixd_from_matrix",
   "skew",
 ]
@@ -86,14 +87,26 @@ def matrix_from_quaternion(quaternion: Float[Array, "*b 4"]) -> Float[Array, "*b
   Returns:
     [*b, 3, 3] rotation matrices. Not differentiable at the zero quaternion (gradient 0 is returned).
   """
-  square = jnp.sum(quaternion * quaternion, axis=-1)
-  double = safe.divide(jnp.full_like(square, 2), square)[..., None]
-  w, vector = quaternion[..., :1], quaternion[..., 1:]
-  scaled = double * vector
-  cross = skew(scaled)
-  outer = scaled[..., :, None] * vector[..., None, :]
-  trace = jnp.sum(scaled * vector, axis=-1)[..., None, None]
-  return jnp.eye(3, dtype=quaternion.dtype) * (1 - trace) + outer + w[..., None] * cross
+  rows = rotation_rows(*jnp.moveaxis(quaternion, -1, 0))
+  return jnp.stack([entry for row in rows for entry in row], axis=-1).reshape(*quaternion.shape[:-1], 3, 3)
+
+
+def rotation_rows(w: Float[Array, "*b"], x: Float[Array, "*b"], y: Float[Array, "*b"], z: Float[Array, "*b"]) -> list[list[Float[Array, "*b"]]]:
+  """The entries of `matrix_from_quaternion`, row by row, each an array of its own: what compiles well on CPU.
+
+  Args:
+    w: the real part.
+    x: first imaginary part.
+    y: second.
+    z: third.
+
+  Returns:
+    Three lists of three arrays.
+  """
+  square = w * w + x * x + y * y + z * z
+  double = safe.divide(jnp.full_like(square, 2), square)
+  wx, wy, wz, xx, xy, xz, yy, yz, zz = (double * a * b for a, b in ((w, x), (w, y), (w, z), (x, x), (x, y), (x, z), (y, y), (y, z), (z, z)))
+  return [[1 - yy - zz, xy - wz, xz + wy], [xy + wz, 1 - xx - zz, yz - wx], [xz - wy, yz + wx, 1 - xx - yy]]
 
 
 def quaternion_from_matrix(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 4"]:

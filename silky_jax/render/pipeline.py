@@ -58,7 +58,7 @@ def render(
   """
   if background.shape[-1] != gaussians.features.shape[-1]:
     raise ValueError(f"background: expected [{gaussians.features.shape[-1]}] like the features, got {background.shape}")
-  splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass)
+  splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass, backend=config.backend)
   if probe is not None:
     splats = dataclasses.replace(splats, means2d=splats.means2d + probe)
   picture = splat(

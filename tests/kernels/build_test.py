@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from silky_kernels import backend, build
-from silky_kernels.splat import cpu
+from silky_kernels import backend, build, native
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_a_cache_that_cannot_be_written(recipe, tmp_path, monkeypatch):
 
 
 def test_without_it_plain_jax_serves_and_says_so_once(monkeypatch, caplog):
-  monkeypatch.setattr(cpu, "why_not", lambda: "no C++ compiler (g++) on the PATH")
+  monkeypatch.setattr(native, "why_not", lambda: "no C++ compiler (g++) on the PATH")
   backend._warn_once.cache_clear()
   with caplog.at_level(logging.WARNING, "silky_kernels"):
     assert [backend.choose("splat") for _ in range(3)] == ["xla"] * 3
@@ -102,7 +101,7 @@ def test_without_it_plain_jax_serves_and_says_so_once(monkeypatch, caplog):
 def test_an_unknown_instruction_set(monkeypatch, value, phrase):
   monkeypatch.setenv("SILKY_SIMD", value)
   with pytest.raises(ValueError, match=f"SILKY_SIMD: {phrase}"):
-    cpu.best_simd()
+    native.best_simd()
 
 
 def test_an_instruction_set_that_is_not_there(monkeypatch):
@@ -110,8 +109,8 @@ def test_an_instruction_set_that_is_not_there(monkeypatch):
     def silky_runs(self, number):
       return number == 0
 
-  monkeypatch.setattr(cpu, "load", Old)
-  assert cpu.best_simd() == "portable"
+  monkeypatch.setattr(native, "load", Old)
+  assert native.best_simd() == "portable"
   monkeypatch.setenv("SILKY_SIMD", "avx512")
   with pytest.raises(ValueError, match="this processor does not have it"):
-    cpu.best_simd()
+    native.best_simd()

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_kernels import bin_tiles, splat
+from silky_kernels import bin_tiles, native, splat
 from silky_kernels.rasterize import definition
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec, random_splats
-from silky_kernels.splat import cpu
 
 from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close
 from tests.kernels.rasterize_suite import cotangents
@@ -26,13 +25,13 @@ SPECS = {name: spec for name, spec in ARG_SPECS.items() if spec.ci} | {
 }
 
 
-@pytest.fixture(params=["xla", *cpu.SIMD])
+@pytest.fixture(params=["xla", *native.SIMD])
 def run(request, monkeypatch):
   """splat by one backend and instruction set, as a function of (arrays, width, height)."""
   backend = "xla" if request.param == "xla" else "cpu"
   if backend == "cpu":
-    assert cpu.why_not() is None  # built wherever tests run
-    if not cpu.load().silky_runs(cpu.SIMD.index(request.param)):
+    assert native.why_not() is None  # built wherever tests run
+    if not native.load().silky_runs(native.SIMD.index(request.param)):
       pytest.skip(f"this processor has no {request.param}")
     monkeypatch.setenv("SILKY_SIMD", request.param)
   return lambda arrays, width, height: splat(*arrays, width=width, height=height, capacity=8192, backend=backend)

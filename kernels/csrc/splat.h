@@ -32,6 +32,23 @@ struct Gradients {
   float *means, *depths, *conics, *opacities, *features, *background;
 };
 
+// Gaussians in space and a camera.
+struct View {
+  int64_t n, channels;
+  int width, height;
+  float near, low_pass;
+  const float *means, *covariances, *opacities, *features, *world_to_camera, *intrinsics;
+};
+
+struct Projected {
+  float *means, *boxes, *depths, *conics, *opacities, *radii;
+};
+
+struct SpaceGradients {
+  float *means, *covariances, *opacities;
+};
+constexpr int kCameraNumbers = 16;  // rotation by rows, shift, focal lengths, centre
+
 // Runs f(0) .. f(tasks - 1), on other threads too; returns when all are done.
 using ParallelFor = std::function<void(int64_t tasks, const std::function<void(int64_t)>& f)>;
 
@@ -109,6 +126,9 @@ struct Path {
   void (*gather)(const Scene&, const Bins&, const float* rows, const float* colours, int64_t begin, int64_t end, const Gradients&);
   // How many (splat, block) meetings the tile takes: sixteen times that are the lanes that any method in blocks evaluates.
   int64_t (*meetings)(const Scene&, const Bins&, int tile);
+  // Splats begin .. end of a view; and the gradient of Gaussians begin .. end, with what they add to the camera's, kCameraNumbers of them.
+  void (*project)(const View&, int64_t begin, int64_t end, const Projected&);
+  void (*project_gradient)(const View&, int64_t begin, int64_t end, const Projected& cotangent, const SpaceGradients&, double* camera);
 };
 Path portable_path();
 Path avx2_path();

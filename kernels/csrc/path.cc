@@ -4,19 +4,10 @@
 // ellipse where alpha reaches 1/255); those that touch a block are then composited on it front to back.
 #include "backward.h"
 #include "forward.h"
+#include "project.h"
 
 namespace silky {
 namespace {
-
-bool finite(const float* values, int64_t count) {
-  uint32_t broken = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, values + i, 4);
-    broken |= (bits & 0x7f800000u) == 0x7f800000u;
-  }
-  return !broken;
-}
 
 // Tiles that hold a pixel centre within the splat's box. A splat with a value that is not finite touches none.
 Box box_of(const Scene& s, int64_t i) {
@@ -55,6 +46,6 @@ void prepare(const Scene& s, int64_t begin, int64_t end, Box* boxes, Line* lines
 
 }  // namespace
 
-Path SILKY_PATH() { return {prepare, forward, backward, gather, meetings}; }
+Path SILKY_PATH() { return {prepare, forward, backward, gather, meetings, project, project_gradient}; }
 
 }  // namespace silky

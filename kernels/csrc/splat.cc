@@ -1,40 +1,12 @@
 // The custom calls: batches, threads, choice of instruction set, gradients from rows.
 #include <algorithm>
-#include <string>
 
-#include "splat.h"
-#include "team.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "calls.h"
 
 namespace silky {
 namespace {
 
-// ---- instruction sets
-
-enum Simd : int64_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
-
-bool runs(int64_t simd) {
-#if defined(__x86_64__)
-  if (simd == kAvx512) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-  if (simd == kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return simd == kPortable;
-}
-
-Path path_of(int64_t simd) {
-#if defined(__x86_64__)
-  if (simd == kAvx512) return avx512_path();
-  if (simd == kAvx2) return avx2_path();
-#endif
-  return portable_path();
-}
-
 // ---- arguments
-
-using Floats = ffi::Buffer<ffi::F32>;
-using Out = ffi::Result<Floats>;
 
 struct Batch {
   int64_t pictures = 1;
@@ -51,8 +23,6 @@ struct Batch {
     return {image + k * area() * first.channels, alpha + k * area(), depth + k * area()};
   }
 };
-
-ffi::Error wrong(const std::string& what) { return ffi::Error::InvalidArgument("silky_kernels splat: " + what); }
 
 ffi::Error read_batch(Floats& means, Floats& boxes, Floats& depths, Floats& conics, Floats& opacities, Floats& features, Floats& background,
                       int64_t width, int64_t height, int64_t simd, Batch* out) {
@@ -84,15 +54,6 @@ ffi::Error read_batch(Floats& means, Floats& boxes, Floats& depths, Floats& coni
 }
 
 // ---- the calls
-
-using Whole = ffi::Buffer<ffi::S32>;
-
-constexpr int64_t kLoops = 8;  // per picture, at most
-
-Team team_of(ffi::ThreadPool pool, int64_t pictures) {
-  const int64_t helpers = std::max<int64_t>(0, pool.num_threads() - 1);
-  return Team(helpers, kLoops * pictures, [&pool](std::function<void()> work) { pool.Schedule(std::move(work)); });
-}
 
 // The parts of a batch's kept lines [.., n, 16] and integers [.., m] that belong to a picture.
 Kept kept_of(const Batch& batch, const float* lines, const int32_t* integers, int64_t all, int64_t k) {
@@ -171,16 +132,16 @@ ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dep
 #define SILKY_SIZES .Attr<int64_t>("width").Attr<int64_t>("height").Attr<int64_t>("simd")
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_forward, silky::forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>() SILKY_ARGUMENTS.Ret<silky::Floats>()
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>() SILKY_ARGUMENTS.Ret<silky::Floats>()
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Whole>() SILKY_SIZES);
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>() SILKY_ARGUMENTS.Arg<silky::Floats>()
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>() SILKY_ARGUMENTS.Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
                                   .Arg<silky::Floats>()
@@ -194,8 +155,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Floats>() SILKY_SIZES);
-
-extern "C" int silky_runs(int simd) { return silky::runs(simd); }
 
 // For benches: (splat, block) meetings of one picture with one channel.
 extern "C" int64_t silky_meetings(int64_t n, int width, int height, const float* means, const float* boxes, const float* depths,

@@ -137,6 +137,54 @@ static inline bool any(Mask m) {
 }
 #endif
 
+static inline Mask below(F16 a, float b) { return above(zero() - a, -b); }
+static inline F16 pick(Mask m, F16 a, F16 b) {
+#if defined(__AVX512F__)
+  return {(V)_mm512_mask_mov_ps((__m512)b.v[0], m, (__m512)a.v[0])};
+#else
+  SILKY_EACH a.v[i] = (V)(((M)a.v[i] & m.v[i]) | ((M)b.v[i] & ~m.v[i]));
+  return a;
+#endif
+}
+static inline F16 size_of(F16 a) {
+  SILKY_EACH a.v[i] = (V)((M)a.v[i] & 0x7fffffff);
+  return a;
+}
+static inline F16 root(F16 a) {
+  alignas(64) float v[16];
+  store(v, a);
+  for (float& x : v) x = __builtin_sqrtf(x);
+  return load(v);
+}
+static inline F16 ceiling(F16 a) {
+  alignas(64) float v[16];
+  store(v, a);
+  for (float& x : v) x = __builtin_ceilf(x);
+  return load(v);
+}
+static inline bool finite(const float* values, int64_t count) {
+  uint32_t broken = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t word;
+    __builtin_memcpy(&word, values + i, 4);
+    broken |= (word & 0x7f800000u) == 0x7f800000u;
+  }
+  return !broken;
+}
+
+// log2 of positive normal numbers, to 1e-6: the series of atanh about the nearest power of two.
+static inline F16 log2_fast(F16 x) {
+  F16 r;
+  SILKY_EACH {
+    const M word = (M)x.v[i], exponent = (word - 0x3f3504f3) >> 23;  // of x / sqrt(1/2)
+    const V m = (V)(word - (exponent << 23));
+    const V s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+    const V series = s * (((s2 * 0.41219859f + 0.57707802f) * s2 + 0.96179669f) * s2 + 2.88539008f);
+    r.v[i] = series + __builtin_convertvector(exponent, V);
+  }
+  return r;
+}
+
 // 2^x for x in -126 .. 126, relative error 8e-8: minimax polynomial of degree 5 on -1/2 .. 1/2 about the nearest integer.
 static inline F16 exp2_fast(F16 x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the nearest integer
