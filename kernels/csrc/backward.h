@@ -257,11 +257,17 @@ void backward(const Scene& s, const Bins& bins, int number, const Picture& made,
   }
 }
 
+constexpr int kAhead = 32;  // rows lie far apart
+
 void gather(const Scene& s, const Bins& bins, const float* rows, const float* colours, int64_t begin, int64_t end, const Gradients& out) {
+  const int32_t all = bins.first[s.n];
   for (int64_t i = begin; i < end; ++i) {
     float* to_features = out.features + s.channels * i;
     F16 total = zero();
-    for (int32_t j = bins.first[i]; j < bins.first[i + 1]; ++j) total += load(rows + 16 * int64_t(bins.places[j]));
+    for (int32_t j = bins.first[i]; j < bins.first[i + 1]; ++j) {
+      __builtin_prefetch(rows + 16 * int64_t(bins.places[std::min(j + kAhead, all - 1)]));
+      total += load(rows + 16 * int64_t(bins.places[j]));
+    }
     if (colours) {
       std::fill(to_features, to_features + s.channels, 0.0f);
       for (int32_t j = bins.first[i]; j < bins.first[i + 1]; ++j) {

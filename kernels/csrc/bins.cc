@@ -51,8 +51,8 @@ struct Layout {
       : total(kept.integers), starts(total + 1), first(starts + s.tiles() + 1), pairs(first + s.n + 1), places(pairs + kept.capacity) {}
 };
 
-// A tile's range in `pairs`, and in `counts` where each slice of the depth order puts its first. The number of pairs.
-int64_t lay_out(int64_t tiles, int64_t slices, int32_t* counts, int32_t* starts) {
+// A tile's range in `pairs`, and in `counts` where each slice of the depth order puts its first.
+void lay_out(int64_t tiles, int64_t slices, int32_t* counts, int32_t* starts) {
   int64_t total = 0;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     starts[tile] = int32_t(total);
@@ -61,10 +61,34 @@ int64_t lay_out(int64_t tiles, int64_t slices, int32_t* counts, int32_t* starts)
       counts[k * tiles + tile] = int32_t(total);
       total += here;
     }
-    if (total > std::numeric_limits<int32_t>::max()) return total;
   }
   starts[tiles] = int32_t(total);
-  return total;
+}
+
+// What the slices of the depth order have listed, pair by pair.
+struct Listed {
+  int32_t *tiles, *ids, *places;  // the last: where the pair is among those of its splat
+  int64_t count;
+};
+constexpr int kWide = 4;  // entries are written so many at once, beyond the end too
+
+// Lists the pairs of the splats order .. end. Without a loop across: how wide a splat is, nobody can predict.
+void list_pairs(const Item* order, const Item* end, const Box* boxes, const int32_t* first, int columns, Listed out) {
+  typedef int32_t Four __attribute__((vector_size(4 * kWide), aligned(4)));
+  const Four along = {0, 1, 2, 3};
+  for (const Item* item = order; item < end; ++item) {
+    const Box b = boxes[item->id];
+    const int wide = b.x1 - b.x0;
+    int32_t place = first[item->id];
+    for (int y = b.y0; y < b.y1; ++y)
+      for (int x = 0; x < wide; x += kWide) {
+        *reinterpret_cast<Four*>(out.tiles) = along + (y * columns + b.x0 + x);
+        *reinterpret_cast<Four*>(out.ids) = along * 0 + item->id;
+        *reinterpret_cast<Four*>(out.places) = along + place;
+        const int count = std::min(kWide, wide - x);
+        out.tiles += count, out.ids += count, out.places += count, place += count;
+      }
+  }
 }
 
 }  // namespace
@@ -92,61 +116,58 @@ bool find_bins(const Scene& s, const Kept& kept, Bins* bins) {
   return *at.total <= kept.capacity;
 }
 
-bool make_bins(const Scene& s, const Path& path, const ParallelFor& parallel, bool with_places, const Kept* kept, Scratch* scratch,
-               Bins* bins) {
+bool make_bins(const Scene& s, const Path& path, const ParallelFor& parallel, const Kept* kept, Scratch* scratch, Bins* bins) {
   const int columns = s.columns();
   const int64_t tiles = s.tiles(), slices = s.n < 4096 ? 1 : 8;
   auto slice = [&](int64_t count, int64_t k) { return count * k / slices; };
   Box* boxes = scratch->take<Box>(Scratch::kBoxes, s.n);
   bins->lines = kept && kept->capacity >= 0 ? kept->lines : scratch->take<Line>(Scratch::kLines, s.n);
   parallel(slices, [&](int64_t k) { path.prepare(s, slice(s.n, k), slice(s.n, k + 1), boxes, bins->lines); });
-  int64_t visible;
+  int64_t total = 0, visible;
+  for (int64_t i = 0; i < s.n; ++i) total += boxes[i].area();
+  if (total > std::numeric_limits<int32_t>::max()) return false;
+  if (kept) *Layout(s, *kept).total = int32_t(total);
+  if (kept && total <= kept->capacity) {
+    const Layout at(s, *kept);
+    bins->starts = at.starts, bins->pairs = at.pairs, bins->first = at.first, bins->places = at.places;
+  } else {
+    bins->starts = scratch->take<int32_t>(Scratch::kStarts, tiles + 1);
+    bins->pairs = scratch->take<int32_t>(Scratch::kPairs, total);
+    bins->first = scratch->take<int32_t>(Scratch::kFirst, s.n + 1);
+    bins->places = scratch->take<int32_t>(Scratch::kPlaces, total);
+  }
+  bins->first[0] = 0;
+  for (int64_t i = 0; i < s.n; ++i) bins->first[i + 1] = bins->first[i] + int32_t(boxes[i].area());
   const Item* order =
       sort_by_depth(s, boxes, scratch->take<Item>(Scratch::kKeys, s.n), scratch->take<Item>(Scratch::kSorted, s.n), &visible);
 
-  // Each slice of the depth order counts for itself; a tile's places are then handed out slice by slice, so that the order is kept.
+  // Each slice of the depth order lists and counts for itself; a tile's places are then handed out slice by slice, so that the order is kept.
+  int64_t begins[9] = {0};
+  for (int64_t k = 0; k < slices; ++k) {
+    begins[k + 1] = begins[k];
+    for (int64_t j = slice(visible, k); j < slice(visible, k + 1); ++j) begins[k + 1] += boxes[order[j].id].area();
+  }
   int32_t* counts = scratch->take<int32_t>(Scratch::kCounts, slices * tiles);
-  auto each = [order, boxes, columns, slice, visible](int64_t k, auto&& visit) {  // by value: what is read through a reference is read again after every write
-    const Item* end = order + slice(visible, k + 1);
-    for (const Item* item = order + slice(visible, k); item < end; ++item) {
-      const Box b = boxes[item->id];
-      for (int y = b.y0 * columns; y < b.y1 * columns; y += columns)
-        for (int x = b.x0; x < b.x1; ++x) visit(item->id, y + x);
-    }
+  int32_t* listed = scratch->take<int32_t>(Scratch::kListed, 3 * (total + slices * kWide));
+  auto part = [&](int64_t k) {
+    const int64_t room = total + slices * kWide, at = begins[k] + k * kWide;
+    return Listed{listed + at, listed + room + at, listed + 2 * room + at, begins[k + 1] - begins[k]};
   };
   parallel(slices, [&](int64_t k) {
-    int32_t* own = counts + k * tiles;
-    std::fill(own, own + tiles, 0);
-    each(k, [own](int32_t, int tile) { ++own[tile]; });
+    const Listed own = part(k);
+    list_pairs(order + slice(visible, k), order + slice(visible, k + 1), boxes, bins->first, columns, own);
+    int32_t* count = counts + k * tiles;
+    std::fill(count, count + tiles, 0);
+    for (int64_t j = 0; j < own.count; ++j) ++count[own.tiles[j]];
   });
-  bins->starts = scratch->take<int32_t>(Scratch::kStarts, tiles + 1);
-  const int64_t total = lay_out(tiles, slices, counts, bins->starts);
-  if (total > std::numeric_limits<int32_t>::max()) return false;
-
-  const bool fits = kept && total <= kept->capacity;
-  if (kept) *Layout(s, *kept).total = int32_t(total);
-  if (fits) {
-    const Layout at(s, *kept);
-    std::copy(bins->starts, bins->starts + tiles + 1, at.starts);
-    bins->pairs = at.pairs, bins->first = at.first, bins->places = at.places;
-  } else {
-    bins->pairs = scratch->take<int32_t>(Scratch::kPairs, total);
-    bins->first = with_places ? scratch->take<int32_t>(Scratch::kFirst, s.n + 1) : nullptr;
-    bins->places = with_places ? scratch->take<int32_t>(Scratch::kPlaces, total) : nullptr;
-  }
-  if (bins->first) {
-    bins->first[0] = 0;
-    for (int64_t i = 0; i < s.n; ++i) bins->first[i + 1] = bins->first[i] + int32_t(boxes[i].area());
-  }
+  lay_out(tiles, slices, counts, bins->starts);
   parallel(slices, [&](int64_t k) {
-    int32_t *own = counts + k * tiles, *pairs = bins->pairs, *places = bins->places;
-    const int32_t* first = bins->first;
-    if (!places) return each(k, [own, pairs](int32_t id, int tile) { pairs[own[tile]++] = id; });
-    each(k, [own, pairs, places, first, last = -1, at = 0](int32_t id, int tile) mutable {
-      if (id != last) at = first[id], last = id;
-      const int32_t place = own[tile]++;
-      pairs[place] = id, places[at++] = place;
-    });
+    const Listed own = part(k);
+    int32_t *next = counts + k * tiles, *pairs = bins->pairs, *places = bins->places;
+    for (int64_t j = 0; j < own.count; ++j) {
+      const int32_t place = next[own.tiles[j]]++;
+      pairs[place] = own.ids[j], places[own.places[j]] = place;
+    }
   });
   return true;
 }

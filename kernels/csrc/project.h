@@ -37,22 +37,6 @@ struct Projection {
 
 inline F16 dot(const F16* a, const F16* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
-// Reads components of [n, stride] into vectors; lanes beyond `count` are 0.
-template <int N>
-inline void columns(const float* at, int64_t stride, int count, F16* out) {
-  alignas(64) float v[N][16] = {};
-  for (int j = 0; j < count; ++j)
-    for (int k = 0; k < N; ++k) v[k][j] = at[stride * j + k];
-  for (int k = 0; k < N; ++k) out[k] = load(v[k]);
-}
-template <int N>
-inline void set_columns(float* at, int64_t stride, int count, const F16* in) {
-  alignas(64) float v[N][16];
-  for (int k = 0; k < N; ++k) store(v[k], in[k]);
-  for (int j = 0; j < count; ++j)
-    for (int k = 0; k < N; ++k) at[stride * j + k] = v[k][j];
-}
-
 // Finite, and of a size that arithmetic survives.
 Mask sound(const View& v, const F16* mean, const F16* cov, F16 opacity, int64_t begin, int count) {
   alignas(64) float fine[16];

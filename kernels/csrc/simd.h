@@ -275,6 +275,22 @@ static inline void transpose(F16* v) {
 #undef SILKY_PAIRS
 }
 
+// Reads components of [n, stride] into vectors; lanes beyond `count` are 0.
+template <int N>
+static inline void columns(const float* at, int64_t stride, int count, F16* out) {
+  alignas(64) float v[N][16] = {};
+  for (int j = 0; j < count; ++j)
+    for (int k = 0; k < N; ++k) v[k][j] = at[stride * j + k];
+  for (int k = 0; k < N; ++k) out[k] = load(v[k]);
+}
+template <int N>
+static inline void set_columns(float* at, int64_t stride, int count, const F16* in) {
+  alignas(64) float v[N][16];
+  for (int k = 0; k < N; ++k) store(v[k], in[k]);
+  for (int j = 0; j < count; ++j)
+    for (int k = 0; k < N; ++k) at[stride * j + k] = v[k][j];
+}
+
 static inline float sum(F16 a) {
   for (int i = 1; i < kParts; ++i) a.v[0] += a.v[i];
   float total = 0;

@@ -79,7 +79,7 @@ ffi::Error forward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dept
     const Picture picture = batch.picture(image->typed_data(), alpha->typed_data(), depth->typed_data(), k);
     const Kept kept = kept_of(batch, lines->typed_data(), integers->typed_data(), integers->element_count(), k);
     Bins bins;
-    if (!make_bins(scene, path, parallel, false, keep ? &kept : nullptr, scratch.get(), &bins)) return wrong("more than 2^31 tile pairs");
+    if (!make_bins(scene, path, parallel, keep ? &kept : nullptr, scratch.get(), &bins)) return wrong("more than 2^31 tile pairs");
     parallel(scene.tiles(), [&](int64_t tile) { path.forward(scene, bins, int(tile), picture); });
   }
   return ffi::Error::Success();
@@ -103,7 +103,7 @@ ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dep
     const Picture cotangent = batch.picture(to_image.typed_data(), to_alpha.typed_data(), to_depth.typed_data(), k);
     Bins bins;
     if (!find_bins(scene, kept_of(batch, lines.typed_data(), integers.typed_data(), integers.element_count(), k), &bins) &&
-        !make_bins(scene, path, parallel, true, nullptr, scratch.get(), &bins))
+        !make_bins(scene, path, parallel, nullptr, scratch.get(), &bins))
       return wrong("more than 2^31 tile pairs");
     const int64_t pairs = bins.starts[tiles];
     float* rows = scratch.get()->take<float>(Scratch::kRows, 16 * pairs);
@@ -167,7 +167,7 @@ extern "C" int64_t silky_meetings(int64_t n, int width, int height, const float*
   silky::Bins bins;
   silky::Scratch scratch;
   const silky::Path path = silky::portable_path();
-  if (!silky::make_bins(scene, path, alone, false, nullptr, &scratch, &bins)) return -1;
+  if (!silky::make_bins(scene, path, alone, nullptr, &scratch, &bins)) return -1;
   int64_t total = 0;
   for (int64_t tile = 0; tile < scene.tiles(); ++tile) total += path.meetings(scene, bins, int(tile));
   return total;

@@ -74,14 +74,14 @@ struct Bins {
   Line* lines;      // [n], of every splat that is listed
   int32_t* starts;  // [tiles + 1]
   int32_t* pairs;   // [starts[tiles]]
-  int32_t* first;   // [n + 1]; null where the gradient is not wanted
+  int32_t* first;   // [n + 1]
   int32_t* places;  // like pairs
 };
 
 // Memory that calls use again: fresh pages cost more than the work done on them.
 class Scratch {
  public:
-  enum Slot { kBoxes, kLines, kKeys, kSorted, kCounts, kStarts, kFirst, kPairs, kPlaces, kRows, kColours, kBackground, kSlots };
+  enum Slot { kBoxes, kLines, kKeys, kSorted, kCounts, kListed, kStarts, kFirst, kPairs, kPlaces, kRows, kColours, kBackground, kSlots };
 
   // Not cleared; aligned to 64 bytes. Valid until the slot is taken again.
   template <class T>
@@ -105,10 +105,8 @@ struct Kept {
 int64_t kept_capacity(const Scene& scene, int64_t integers);
 
 struct Path;
-// `kept`: null, or where lines and (if they fit) bins go; then first and places are made too, as they are with `with_places`.
-// False: there are more pairs than an int32 counts.
-bool make_bins(const Scene& scene, const Path& path, const ParallelFor& parallel, bool with_places, const Kept* kept, Scratch* scratch,
-               Bins* bins);
+// `kept`: null, or where lines and (if they fit) bins go. False: there are more pairs than an int32 counts.
+bool make_bins(const Scene& scene, const Path& path, const ParallelFor& parallel, const Kept* kept, Scratch* scratch, Bins* bins);
 // False: they were not kept.
 bool find_bins(const Scene& scene, const Kept& kept, Bins* bins);
 

@@ -53,7 +53,11 @@ struct Chunk {
 
   Chunk(const Tile& tile, const Bins& bins, int64_t begin) : count(int(std::min<int64_t>(kChunk, tile.end - begin))), ids(bins.pairs + begin) {
     const F16 x = load(kAcross) * float(kBlock) + (tile.left + 0.5f), y = load(kDown) * float(kBlock) + (tile.top + 0.5f);
-    for (int k = 0; k < count; ++k) touched[k] = uint16_t(touching(bins.lines[ids[k]], x, y));
+    const int last = int(tile.end - begin) - 1;
+    for (int k = 0; k < count; ++k) {
+      __builtin_prefetch(&bins.lines[ids[std::min(k + 16, last)]]);  // lines lie far apart
+      touched[k] = uint16_t(touching(bins.lines[ids[k]], x, y));
+    }
     for (int k = count; k % 16; ++k) touched[k] = 0;
   }
 
