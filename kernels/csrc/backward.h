@@ -38,7 +38,7 @@ struct Batch {
 
 // Meets splats with a block; `along` is <cotangent, what the splat carries>, per meeting. True: nothing passes any more.
 template <class Along>
-inline bool meet(Batch* batch, const Block& block, Seen* seen, Along&& along) {
+SILKY_INLINE bool meet(Batch* batch, const Block& block, Seen* seen, Along&& along) {
   const float middle_x = block.column + 0.5f * kBlock, middle_y = block.row + 0.5f * kBlock;
   bool on = true;
   int j = 0;
@@ -62,7 +62,7 @@ inline bool meet(Batch* batch, const Block& block, Seen* seen, Along&& along) {
 }
 
 // Of four values at -3/2, -1/2, 1/2, 3/2: their sum, first and second moment.
-inline void moments_of_four(F16 a, F16 b, F16 c, F16 d, F16* v) {
+SILKY_INLINE void moments_of_four(F16 a, F16 b, F16 c, F16 d, F16* v) {
   const F16 outer = a + d, inner = b + c;
   v[0] = outer + inner;
   v[1] = (d - a) * 1.5f + (c - b) * 0.5f;
@@ -70,7 +70,7 @@ inline void moments_of_four(F16 a, F16 b, F16 c, F16 d, F16* v) {
 }
 
 // The six moments of g about the splats' means, lanes are meetings: sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2.
-inline void moments(Batch* batch, F16* out) {
+SILKY_INLINE void moments(Batch* batch, F16* out) {
   F16* g = batch->g;
   transpose(g);
   F16 row[4][3], down[3][3];
@@ -88,7 +88,7 @@ inline void moments(Batch* batch, F16* out) {
 
 // out[i] = sum over pixels of weights[pixel] (lanes are meetings) * cotangents[i][pixel].
 template <int N>
-inline void over_pixels(const F16* weights, const F16* cotangents, F16* out) {
+SILKY_INLINE void over_pixels(const F16* weights, const F16* cotangents, F16* out) {
   alignas(64) float to[N][16];
   F16 total[N];
   for (int i = 0; i < N; ++i) store(to[i], cotangents[i]), total[i] = zero();
@@ -99,7 +99,7 @@ inline void over_pixels(const F16* weights, const F16* cotangents, F16* out) {
 }
 
 // Adds lane j of out[0 .. 15] to the row of meeting j.
-inline void add_rows(const Batch& batch, F16* out, float* rows) {
+SILKY_INLINE void add_rows(const Batch& batch, F16* out, float* rows) {
   transpose(out);
   for (int j = 0; j < batch.count; ++j) {
     float* row = rows + 16 * batch.rows[j];

@@ -6,6 +6,9 @@
 #include <immintrin.h>
 #endif
 
+// The compiler's own judgement leaves some of them as calls, with every value through memory.
+#define SILKY_INLINE static inline __attribute__((always_inline))
+
 namespace silky {
 
 #if defined(__AVX512F__)
@@ -37,56 +40,60 @@ struct Mask {
 #endif
 
 #define SILKY_EACH for (int i = 0; i < kParts; ++i)
-static inline F16 splat(float x) {
+SILKY_INLINE F16 splat(float x) {
   F16 r;
   SILKY_EACH r.v[i] = V{} + x;
   return r;
 }
-static inline F16 zero() { return splat(0.0f); }
+SILKY_INLINE F16 zero() { return splat(0.0f); }
 #define SILKY_OPERATOR(op)                                       \
-  static inline F16 operator op(F16 a, F16 b) {                  \
+  SILKY_INLINE F16 operator op(F16 a, F16 b) {                  \
     SILKY_EACH a.v[i] = a.v[i] op b.v[i];                        \
     return a;                                                    \
   }                                                              \
-  static inline F16 operator op(F16 a, float b) {                \
+  SILKY_INLINE F16 operator op(F16 a, float b) {                \
     SILKY_EACH a.v[i] = a.v[i] op b;                             \
     return a;                                                    \
   }                                                              \
-  static inline F16 operator op(float a, F16 b) {                \
+  SILKY_INLINE F16 operator op(float a, F16 b) {                \
     SILKY_EACH b.v[i] = a op b.v[i];                             \
     return b;                                                    \
   }                                                              \
-  static inline F16& operator op##=(F16& a, F16 b) { return a = a op b; }
+  SILKY_INLINE F16& operator op##=(F16& a, F16 b) { return a = a op b; }
 SILKY_OPERATOR(+)
 SILKY_OPERATOR(-)
 SILKY_OPERATOR(*)
 SILKY_OPERATOR(/)
 #undef SILKY_OPERATOR
 
-static inline F16 load(const float* p) {
+// Through a type, not memcpy: that goes over the stack in halves, which the next load waits for.
+typedef float Anywhere __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+SILKY_INLINE F16 load(const float* p) {
   F16 r;
-  __builtin_memcpy(&r, p, sizeof r);
+  SILKY_EACH r.v[i] = reinterpret_cast<const Anywhere*>(p)[i];
   return r;
 }
-static inline void store(float* p, F16 r) { __builtin_memcpy(p, &r, sizeof r); }
+SILKY_INLINE void store(float* p, F16 r) {
+  SILKY_EACH reinterpret_cast<Anywhere*>(p)[i] = r.v[i];
+}
 
 #if defined(__AVX512F__)
-static inline Mask at_least(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GE_OQ); }
-static inline Mask at_most(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_LE_OQ); }
-static inline Mask above(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GT_OQ); }
-static inline Mask both(Mask a, Mask b) { return a & b; }
-static inline F16 where(Mask m, F16 a) { return {(V)_mm512_maskz_mov_ps(m, (__m512)a.v[0])}; }  // a, else 0
-static inline uint32_t bits(Mask m) { return m; }
-static inline bool any(Mask m) { return m != 0; }
-static inline F16 least(F16 a, F16 b) { return {(V)_mm512_min_ps((__m512)a.v[0], (__m512)b.v[0])}; }
-static inline F16 most(F16 a, F16 b) { return {(V)_mm512_max_ps((__m512)a.v[0], (__m512)b.v[0])}; }
-static inline F16 inverse(F16 a) {  // 14 bits, and one step of Newton
+SILKY_INLINE Mask at_least(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GE_OQ); }
+SILKY_INLINE Mask at_most(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_LE_OQ); }
+SILKY_INLINE Mask above(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GT_OQ); }
+SILKY_INLINE Mask both(Mask a, Mask b) { return a & b; }
+SILKY_INLINE F16 where(Mask m, F16 a) { return {(V)_mm512_maskz_mov_ps(m, (__m512)a.v[0])}; }  // a, else 0
+SILKY_INLINE uint32_t bits(Mask m) { return m; }
+SILKY_INLINE bool any(Mask m) { return m != 0; }
+SILKY_INLINE F16 least(F16 a, F16 b) { return {(V)_mm512_min_ps((__m512)a.v[0], (__m512)b.v[0])}; }
+SILKY_INLINE F16 most(F16 a, F16 b) { return {(V)_mm512_max_ps((__m512)a.v[0], (__m512)b.v[0])}; }
+SILKY_INLINE F16 inverse(F16 a) {  // 14 bits, and one step of Newton
   const __m512 x = (__m512)a.v[0], r = _mm512_rcp14_ps(x);
   return {(V)_mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)))};
 }
 #else
 #define SILKY_COMPARE(name, op)                    \
-  static inline Mask name(F16 a, float b) {        \
+  SILKY_INLINE Mask name(F16 a, float b) {        \
     Mask m;                                        \
     SILKY_EACH m.v[i] = a.v[i] op(V{} + b);        \
     return m;                                      \
@@ -95,25 +102,25 @@ SILKY_COMPARE(at_least, >=)
 SILKY_COMPARE(at_most, <=)
 SILKY_COMPARE(above, >)
 #undef SILKY_COMPARE
-static inline Mask both(Mask a, Mask b) {
+SILKY_INLINE Mask both(Mask a, Mask b) {
   SILKY_EACH a.v[i] &= b.v[i];
   return a;
 }
-static inline F16 where(Mask m, F16 a) {  // a, else 0
+SILKY_INLINE F16 where(Mask m, F16 a) {  // a, else 0
   SILKY_EACH a.v[i] = (V)((M)a.v[i] & m.v[i]);
   return a;
 }
-static inline F16 least(F16 a, F16 b) {
+SILKY_INLINE F16 least(F16 a, F16 b) {
   SILKY_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
   return a;
 }
-static inline F16 most(F16 a, F16 b) {
+SILKY_INLINE F16 most(F16 a, F16 b) {
   SILKY_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
   return a;
 }
-static inline F16 inverse(F16 a) { return 1.0f / a; }
+SILKY_INLINE F16 inverse(F16 a) { return 1.0f / a; }
 // One bit per lane.
-static inline uint32_t bits(Mask m) {
+SILKY_INLINE uint32_t bits(Mask m) {
   uint32_t out = 0;
 #if defined(__AVX2__)
   SILKY_EACH out |= uint32_t(_mm256_movemask_ps((__m256)m.v[i])) << (8 * i);
@@ -124,7 +131,7 @@ static inline uint32_t bits(Mask m) {
 #endif
   return out;
 }
-static inline bool any(Mask m) {
+SILKY_INLINE bool any(Mask m) {
 #if defined(__SSE2__)
   return bits(m) != 0;
 #else
@@ -137,8 +144,8 @@ static inline bool any(Mask m) {
 }
 #endif
 
-static inline Mask below(F16 a, float b) { return above(zero() - a, -b); }
-static inline F16 pick(Mask m, F16 a, F16 b) {
+SILKY_INLINE Mask below(F16 a, float b) { return above(zero() - a, -b); }
+SILKY_INLINE F16 pick(Mask m, F16 a, F16 b) {
 #if defined(__AVX512F__)
   return {(V)_mm512_mask_mov_ps((__m512)b.v[0], m, (__m512)a.v[0])};
 #else
@@ -146,23 +153,23 @@ static inline F16 pick(Mask m, F16 a, F16 b) {
   return a;
 #endif
 }
-static inline F16 size_of(F16 a) {
+SILKY_INLINE F16 size_of(F16 a) {
   SILKY_EACH a.v[i] = (V)((M)a.v[i] & 0x7fffffff);
   return a;
 }
-static inline F16 root(F16 a) {
+SILKY_INLINE F16 root(F16 a) {
   alignas(64) float v[16];
   store(v, a);
   for (float& x : v) x = __builtin_sqrtf(x);
   return load(v);
 }
-static inline F16 ceiling(F16 a) {
+SILKY_INLINE F16 ceiling(F16 a) {
   alignas(64) float v[16];
   store(v, a);
   for (float& x : v) x = __builtin_ceilf(x);
   return load(v);
 }
-static inline bool finite(const float* values, int64_t count) {
+SILKY_INLINE bool finite(const float* values, int64_t count) {
   uint32_t broken = 0;
   for (int64_t i = 0; i < count; ++i) {
     uint32_t word;
@@ -173,7 +180,7 @@ static inline bool finite(const float* values, int64_t count) {
 }
 
 // log2 of positive normal numbers, to 1e-6: the series of atanh about the nearest power of two.
-static inline F16 log2_fast(F16 x) {
+SILKY_INLINE F16 log2_fast(F16 x) {
   F16 r;
   SILKY_EACH {
     const M word = (M)x.v[i], exponent = (word - 0x3f3504f3) >> 23;  // of x / sqrt(1/2)
@@ -186,7 +193,7 @@ static inline F16 log2_fast(F16 x) {
 }
 
 // 2^x for x in -126 .. 126, relative error 8e-8: minimax polynomial of degree 5 on -1/2 .. 1/2 about the nearest integer.
-static inline F16 exp2_fast(F16 x) {
+SILKY_INLINE F16 exp2_fast(F16 x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the nearest integer
   F16 r;
   SILKY_EACH {
@@ -207,7 +214,7 @@ static inline F16 exp2_fast(F16 x) {
 #endif
 
 // Exchanges the odd lanes of a with the even ones of b, lanes counted in groups of 1, 2, 4 or 8: the steps of a transposition.
-static inline void swap1(F16& a, F16& b) {
+SILKY_INLINE void swap1(F16& a, F16& b) {
 #if defined(__AVX512F__)
   const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
   a.v[0] = (V)_mm512_mask_moveldup_ps(x, 0xAAAA, y);
@@ -223,7 +230,7 @@ static inline void swap1(F16& a, F16& b) {
   }
 #endif
 }
-static inline void swap2(F16& a, F16& b) {
+SILKY_INLINE void swap2(F16& a, F16& b) {
 #if defined(__AVX512F__)
   const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
   a.v[0] = (V)_mm512_shuffle_ps(x, y, 0x44), b.v[0] = (V)_mm512_shuffle_ps(x, y, 0xEE);
@@ -238,7 +245,7 @@ static inline void swap2(F16& a, F16& b) {
   }
 #endif
 }
-static inline void swap4(F16& a, F16& b) {
+SILKY_INLINE void swap4(F16& a, F16& b) {
 #if defined(__AVX512F__)
   const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
   a.v[0] = (V)_mm512_mask_shuffle_f32x4(x, 0xF0F0, y, y, 0x80), b.v[0] = (V)_mm512_mask_shuffle_f32x4(y, 0x0F0F, x, x, 0x31);
@@ -252,7 +259,7 @@ static inline void swap4(F16& a, F16& b) {
   a.v[1] = b.v[0], a.v[3] = b.v[2], b.v[0] = x1, b.v[2] = x3;
 #endif
 }
-static inline void swap8(F16& a, F16& b) {
+SILKY_INLINE void swap8(F16& a, F16& b) {
 #if defined(__AVX512F__)
   const __m512 x = (__m512)a.v[0], y = (__m512)b.v[0];
   a.v[0] = (V)_mm512_shuffle_f32x4(x, y, 0x44), b.v[0] = (V)_mm512_shuffle_f32x4(x, y, 0xEE);
@@ -266,7 +273,7 @@ static inline void swap8(F16& a, F16& b) {
 }
 
 // Lane j of vector i becomes lane i of vector j.
-static inline void transpose(F16* v) {
+SILKY_INLINE void transpose(F16* v) {
 #define SILKY_PAIRS(d) for (int i = 0; i < 16; ++i) if (!(i & d)) swap##d(v[i], v[i + d]);
   SILKY_PAIRS(1)
   SILKY_PAIRS(2)
@@ -277,21 +284,21 @@ static inline void transpose(F16* v) {
 
 // Reads components of [n, stride] into vectors; lanes beyond `count` are 0.
 template <int N>
-static inline void columns(const float* at, int64_t stride, int count, F16* out) {
+SILKY_INLINE void columns(const float* at, int64_t stride, int count, F16* out) {
   alignas(64) float v[N][16] = {};
   for (int j = 0; j < count; ++j)
     for (int k = 0; k < N; ++k) v[k][j] = at[stride * j + k];
   for (int k = 0; k < N; ++k) out[k] = load(v[k]);
 }
 template <int N>
-static inline void set_columns(float* at, int64_t stride, int count, const F16* in) {
+SILKY_INLINE void set_columns(float* at, int64_t stride, int count, const F16* in) {
   alignas(64) float v[N][16];
   for (int k = 0; k < N; ++k) store(v[k], in[k]);
   for (int j = 0; j < count; ++j)
     for (int k = 0; k < N; ++k) at[stride * j + k] = v[k][j];
 }
 
-static inline float sum(F16 a) {
+SILKY_INLINE float sum(F16 a) {
   for (int i = 1; i < kParts; ++i) a.v[0] += a.v[i];
   float total = 0;
   for (int i = 0; i < kWidth; ++i) total += a[i];

@@ -1,5 +1,6 @@
 // The custom calls: batches, threads, choice of instruction set, gradients from rows.
 #include <algorithm>
+#include <chrono>
 
 #include "calls.h"
 
@@ -156,19 +157,49 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
                                   .Ret<silky::Floats>()
                                   .Ret<silky::Floats>() SILKY_SIZES);
 
-// For benches: (splat, block) meetings of one picture with one channel.
-extern "C" int64_t silky_meetings(int64_t n, int width, int height, const float* means, const float* boxes, const float* depths,
-                                  const float* conics, const float* opacities) {
-  const std::vector<float> features(n, 0.0f);
-  const silky::Scene scene{n, 1, width, height, means, boxes, depths, conics, opacities, features.data(), features.data()};
-  const silky::ParallelFor alone = [](int64_t tasks, const std::function<void(int64_t)>& work) {
+// For benches: one picture and its gradient on one thread. `out`: the (splat, block) meetings, then milliseconds of bins, picture, gradient
+// per tile, gradient per splat; the smallest of `repeats`. False: this processor does not have the instruction set.
+extern "C" bool silky_stages(int64_t n, int64_t channels, int width, int height, const float* means, const float* boxes, const float* depths,
+                             const float* conics, const float* opacities, const float* features, const float* background, int simd,
+                             int repeats, double* out) {
+  using namespace silky;
+  if (!runs(simd)) return false;
+  const Scene scene{n, channels, width, height, means, boxes, depths, conics, opacities, features, background};
+  const Path path = path_of(simd);
+  const ParallelFor alone = [](int64_t tasks, const std::function<void(int64_t)>& work) {
     for (int64_t k = 0; k < tasks; ++k) work(k);
   };
-  silky::Bins bins;
-  silky::Scratch scratch;
-  const silky::Path path = silky::portable_path();
-  if (!silky::make_bins(scene, path, alone, nullptr, &scratch, &bins)) return -1;
-  int64_t total = 0;
-  for (int64_t tile = 0; tile < scene.tiles(); ++tile) total += path.meetings(scene, bins, int(tile));
-  return total;
+  const int64_t tiles = scene.tiles(), area = int64_t(width) * height;
+  std::vector<float> made((channels + 2) * area), cotangent((channels + 2) * area, 1.0f), gradient((7 + channels) * n + channels);
+  const auto picture = [&](std::vector<float>& at) { return Picture{at.data(), at.data() + channels * area, at.data() + (channels + 1) * area}; };
+  float* g = gradient.data();
+  const Gradients to{g, g + 2 * n, g + 3 * n, g + 6 * n, g + 7 * n, g + (7 + channels) * n};
+  Scratch scratch;
+  Bins bins;
+  std::fill(out, out + 5, 1e30);
+  for (int k = 0; k < repeats; ++k) {
+    auto last = std::chrono::steady_clock::now();
+    const auto lap = [&](int stage) {
+      const auto now = std::chrono::steady_clock::now();
+      out[stage] = std::min(out[stage], std::chrono::duration<double, std::milli>(now - last).count());
+      last = std::chrono::steady_clock::now();
+    };
+    if (!make_bins(scene, path, alone, nullptr, &scratch, &bins)) return false;
+    lap(1);
+    for (int64_t tile = 0; tile < tiles; ++tile) path.forward(scene, bins, int(tile), picture(made));
+    lap(2);
+    const int64_t pairs = bins.starts[tiles];
+    float* rows = scratch.take<float>(Scratch::kRows, 16 * pairs);
+    float* colours = channels > kMany ? scratch.take<float>(Scratch::kColours, padded(channels) * pairs) : nullptr;
+    float* behind = scratch.take<float>(Scratch::kBackground, tiles * channels);
+    last = std::chrono::steady_clock::now();
+    for (int64_t tile = 0; tile < tiles; ++tile)
+      path.backward(scene, bins, int(tile), picture(made), picture(cotangent), rows, colours, behind);
+    lap(3);
+    path.gather(scene, bins, rows, colours, 0, n, to);
+    lap(4);
+  }
+  out[0] = 0;
+  for (int64_t tile = 0; tile < tiles; ++tile) out[0] += double(path.meetings(scene, bins, int(tile)));
+  return true;
 }

@@ -63,7 +63,7 @@ struct Chunk {
 
   // In which of sixteen blocks, whose first pixels' centres are at (x, y), a splat reaches alpha 1/255 somewhere: the exponent is largest at the
   // mean, or on one of the two edges nearest to it. A hair wider than exact: what is let through is tested again, pixel by pixel.
-  static uint32_t touching(const Line& l, F16 x, F16 y) {
+  SILKY_INLINE uint32_t touching(const Line& l, F16 x, F16 y) {
     const F16 low_x = x - l.x, high_x = low_x + float(kBlock - 1), low_y = y - l.y, high_y = low_y + float(kBlock - 1);
     const F16 dx = least(most(low_x, zero()), high_x), dy = least(most(low_y, zero()), high_y);
     const F16 along_y = least(most(l.slope_x * dx, low_y), high_y), along_x = least(most(l.slope_y * dy, low_x), high_x);
@@ -101,7 +101,7 @@ struct Hit {
 };
 
 // What a splat does to a block; moves the transmittance on, past the stop too: weights are masked by it, so that the loop carries one product.
-inline Hit hit(const Line& l, const Block& b, F16* transmittance) {
+SILKY_INLINE Hit hit(const Line& l, const Block& b, F16* transmittance) {
   Hit h;
   const F16 dx = b.x - l.x, dy = b.y - l.y;
   const F16 exponent = (l.a * dx + l.b * dy) * dx + (l.c * dy * dy + l.o);

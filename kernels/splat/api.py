@@ -47,7 +47,7 @@ def splat(
     depths: metres; sort key, and summed. At least 0 for splats that are not culled.
     conics: px^-2, inverse covariance as (xx, xy, yy).
     opacities: 0..1.
-    features: any channels, at least 1.
+    features: any channels, at least 1; those of a culled splat are not looked at.
     background: colour behind everything.
     width: px.
     height: px.
@@ -73,6 +73,7 @@ def splat(
   if choose("splat", backend, exact=any(a.dtype != jnp.float32 for a in arrays)) == "cpu":
     image, alpha, depth = cpu.splat(*arrays, width, height)
     return SplatOutput(image, alpha, depth, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+  features = jnp.where((boxes > 0).all(axis=-1, keepdims=True), features, 0)  # those of a culled splat may be anything
   sizes = {"width": width, "height": height, "tile": tile, "backend": "xla"}
   bins = bin_tiles(lax.stop_gradient(means2d), boxes, lax.stop_gradient(depths), capacity=capacity, **sizes)
   made = rasterize_tiles(means2d, conics, features, opacities, depths, bins.pairs, bins.tile_starts, background, **sizes)

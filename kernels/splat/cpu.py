@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from silky_kernels import native
 
-__all__ = ["meetings", "splat"]
+__all__ = ["splat", "stages"]
 
 _TILE = 16  # kTile in csrc/splat.h
 # Pairs per splat that the picture hands on to its gradient, 8 bytes each; a picture with more has them made twice. A closed surface has four
@@ -66,16 +66,27 @@ def _backward(layout, residuals, cotangents):
 _splat.defvjp(_forward, _backward)
 
 
-def meetings(splats: dict[str, np.ndarray], width: int, height: int) -> int:
-  """How many (splat, block of 4 x 4 px) meetings a picture takes: the work that a bench divides by.
+def stages(splats: dict[str, np.ndarray], width: int, height: int, *, repeats: int = 5) -> dict[str, float]:
+  """What a picture and its gradient take on one thread, and how much work that is: for benches.
 
   Args:
-    splats: means2d, boxes, depths, conics, opacities.
+    splats: means2d, boxes, depths, conics, opacities, features, background.
     width: px.
     height: px.
+    repeats: the smallest time of so many counts.
+
+  Returns:
+    "meetings": of a splat with a block of 4 x 4 px, in the picture; "bins", "picture", "gradient_tiles", "gradient_splats": milliseconds.
   """
-  arrays = [np.ascontiguousarray(splats[name], np.float32) for name in ("means2d", "boxes", "depths", "conics", "opacities")]
-  count = native.load().silky_meetings
-  count.restype = ctypes.c_int64
+  names = ("means2d", "boxes", "depths", "conics", "opacities", "features", "background")
+  arrays = [np.ascontiguousarray(splats[name], np.float32) for name in names]
+  n, channels = splats["features"].shape
+  out = np.zeros(5)
+  run = native.load().silky_stages
+  run.restype = ctypes.c_bool
   pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
-  return int(count(ctypes.c_int64(len(arrays[2])), ctypes.c_int(width), ctypes.c_int(height), *pointers))
+  simd = native.SIMD.index(native.best_simd())
+  sizes = (ctypes.c_int64(n), ctypes.c_int64(channels), ctypes.c_int(width), ctypes.c_int(height))
+  if not run(*sizes, *pointers, ctypes.c_int(simd), ctypes.c_int(repeats), out.ctypes.data_as(ctypes.c_void_p)):
+    raise ValueError("stages: too many tile pairs")
+  return dict(zip(("meetings", "bins", "picture", "gradient_tiles", "gradient_splats"), out.tolist(), strict=True))

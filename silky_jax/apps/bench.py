@@ -4,9 +4,12 @@ Gaussians on an ellipsoid shell the size of a head that just close it (log-norma
 away; or those of a trained avatar at rest. Timed under `jit`, inputs as arguments that differ per repeat, all outputs and gradients
 (means, covariances through quaternions and deviations, opacities, colours, background) waited for; medians of wall time.
 
-The floor is what the arithmetic alone takes: (splat, 4 x 4 px block) meetings x 16 lanes x 0.080 ns on two threads (0.159 on one), and
-three times that for the gradient: 30 flops at the peak of 512-bit FMA and one exponential per lane, measured on two Zen 5 cores. The op
-`splat` alone is compared with it.
+"forward" begins at quaternions and deviations, "render" at covariances (what `render()` is given), "splat" at projected splats. Stages of
+the op `splat` are timed on one thread, in C++.
+
+The floor is what the arithmetic alone takes: (splat, 4 x 4 px block) meetings x 16 lanes x (24 + 2 channels flops at the peak of 512-bit FMA
++ one exponential), and three times that for the gradient; rates measured on two Zen 5 cores (547 GFLOP/s, 40.3 G exponentials a second on
+both). The op `splat` alone is compared with it.
 """
 
 import json
@@ -43,7 +46,7 @@ SIZES: dict[str, tuple[int, int, int]] = {  # Gaussians, px, channels
   "50k_512": (50_000, 512, 3),
   "14k_256_32": (14_000, 256, 32),
 }
-_NS_PER_LANE = {1: 0.159, 2: 0.080}
+_GIGAFLOPS, _GIGAEXPONENTIALS = {1: 273.5, 2: 547.0}, {1: 20.15, 2: 40.3}  # by threads
 
 
 class Scene(NamedTuple):
@@ -130,17 +133,20 @@ def _row(scene: Scene, backend: Backend, repeats: int) -> dict[str, Any]:
   config = RenderConfig(backend=backend, capacity=_capacity(scene))
   whole = _whole(scene, config, repeats)
   reference = whole if backend == "xla" else _whole(scene, RenderConfig(backend="xla", capacity=config.capacity), max(3, repeats // 5))
-  alone = _alone(scene, config, repeats)
+  drawn, alone = _whole(_with_covariances(scene), config, repeats), _alone(scene, config, repeats)
   row = {"scene": scene.name, "n": scene.parameters["means"].shape[0], "width": width, "height": height, "channels": channels}
   row |= {"backend": backend, "simd": native.best_simd() if backend == "cpu" else "", "threads": threads}
-  row |= {"forward_ms": whole[0], "forward_backward_ms": whole[1]}
+  row |= {"forward_ms": whole[0], "forward_backward_ms": whole[1], "render_forward_ms": drawn[0], "render_forward_backward_ms": drawn[1]}
   row |= {"splat_forward_ms": alone[0], "splat_forward_backward_ms": alone[1]}
   row |= {"reference_forward_ms": reference[0], "reference_forward_backward_ms": reference[1]}
   row["speedup_over_reference"] = reference[1] / whole[1]
-  if native.why_not() is None and threads in _NS_PER_LANE:
-    lanes = 16 * _meetings(scene)
-    floor = 1e-6 * lanes * _NS_PER_LANE[threads]
+  if native.why_not() is None and threads in _GIGAFLOPS:
+    stages = cpu.stages({name: np.asarray(value) for name, value in _splats(scene).items()}, width, height)
+    lanes = 16 * round(stages.pop("meetings"))
+    floor = 1e-6 * lanes * ((24 + 2 * channels) / _GIGAFLOPS[threads] + 1 / _GIGAEXPONENTIALS[threads])
     row |= {"lanes": lanes, "floor_ms": 4 * floor, "floor_ratio": alone[1] / (4 * floor), "floor_ratio_forward": alone[0] / floor}
+    if backend == "cpu":
+      row |= {f"stage_{name}_ms": value for name, value in stages.items()}
   return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
 
 
@@ -164,8 +170,9 @@ def _capacity(scene: Scene) -> int:
   return next_capacity(int(draw(scene.parameters)))
 
 
-def _meetings(scene: Scene) -> int:
-  return cpu.meetings({name: np.asarray(value) for name, value in _splats(scene).items()}, scene.camera.width, scene.camera.height)
+def _with_covariances(scene: Scene) -> Scene:
+  kept = {name: value for name, value in scene.parameters.items() if name not in ("quaternions", "deviations")}
+  return scene._replace(parameters=kept | {"covariances": _gaussians(scene.parameters).covariances})
 
 
 def _cotangents(scene: Scene, rng: np.random.Generator) -> tuple[jax.Array, ...]:

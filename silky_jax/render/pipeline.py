@@ -67,8 +67,8 @@ def render(
     splats.depths,
     splats.conics,
     splats.opacities,
-    splats.features,
-    background.astype(splats.features.dtype),
+    gaussians.features,  # not the masked ones: `splat` does not look at those of culled splats
+    background.astype(gaussians.features.dtype),
     width=camera.width,
     height=camera.height,
     tile=config.tile,

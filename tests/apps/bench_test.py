@@ -14,9 +14,11 @@ def test_a_row_says_what_was_measured(tmp_path, monkeypatch, backend):
   said = []
   (row,) = bench.bench_rasterize(backend=backend, sizes=("tiny",), repeats=2, json_path=tmp_path / "b.json", say=said.append)
   assert (row["n"], row["width"], row["height"], row["channels"], row["backend"]) == (200, 32, 32, 3, backend)
-  assert row["simd"] == ("" if backend == "xla" else bench.cpu.best_simd()) and row["threads"] >= 1
+  assert row["simd"] == ("" if backend == "xla" else bench.native.best_simd()) and row["threads"] >= 1
   for name in ("forward_ms", "forward_backward_ms", "splat_forward_ms", "splat_forward_backward_ms", "reference_forward_backward_ms"):
     assert row[name] > 0, name
+  for name in ("bins", "picture", "gradient_tiles", "gradient_splats"):
+    assert (f"stage_{name}_ms" in row) == (backend == "cpu"), name
   assert row["lanes"] % 16 == 0 and row["lanes"] > 32 * 32 / 4
   written = json.loads((tmp_path / "b.json").read_text())
   assert written["rows"] == [row] and {"device", "jax"} <= set(written["machine"]) and json.loads(said[0]) == row
