@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 import jax
 
-__all__ = ["BuildError", "Recipe", "cache_folder", "library", "x86_only"]
+__all__ = ["FLAGS", "BuildError", "Recipe", "cache_folder", "library", "x86_only"]
 
 _LOGGER = logging.getLogger("silky_kernels")
 _X86 = platform.machine() in ("x86_64", "AMD64")
 # No fast-math, ever: it folds the rounding inside exp2 to nothing, and the picture is wrong without a word.
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
 
 
 class BuildError(RuntimeError):
@@ -82,7 +82,7 @@ def _compiler() -> str:
 def _key(recipe: Recipe, compiler: str) -> str:
   """Hash of all that the library depends on."""
   version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-  total = hashlib.sha256(repr((recipe.objects, _FLAGS, version, metadata.version("jaxlib"), platform.machine())).encode())
+  total = hashlib.sha256(repr((recipe.objects, FLAGS, version, metadata.version("jaxlib"), platform.machine())).encode())
   for path in sorted(recipe.folder.iterdir()):
     total.update(path.name.encode() + path.read_bytes())
   return total.hexdigest()[:20]
@@ -112,7 +112,7 @@ def _build(recipe: Recipe, compiler: str, folder: Path) -> None:
     objects = [str(Path(scratch) / f"{k}.o") for k in range(len(recipe.objects))]
     include = ("-isystem", jax.ffi.include_dir())
     commands = [
-      [compiler, *_FLAGS, *extra, *include, "-c", str(recipe.folder / source), "-o", target]
+      [compiler, *FLAGS, *extra, *include, "-c", str(recipe.folder / source), "-o", target]
       for (source, extra), target in zip(recipe.objects, objects, strict=True)
     ]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands]

@@ -1,7 +1,7 @@
 """The compiled library behind every "cpu" backend: `csrc/`, one custom call per op and direction.
 
-Compiled on first use (`build.py`), or now by `python -m silky_kernels.native`. Runs on the threads that XLA hands to a call. The environment
-variable `SILKY_SIMD` forces an instruction set.
+Compiled on first use (`build.py`), or now by `python -m silky_kernels.native`. Runs on the threads that XLA hands to a call. The
+environment variable `SILKY_SIMD` forces an instruction set.
 """
 
 import ctypes

@@ -1,21 +1,22 @@
 // Gradients, tile by tile, front to back with the forward's transmittances: of S = <cotangent, what lies behind>, the running rest,
-// d alpha = T <cotangent, colour> - S / (1 - alpha). Sixteen meetings of splats with a block are gathered, then summed over their pixels by a
-// transposition: lanes are then meetings.
+// d alpha = T <cotangent, colour> - S / (1 - alpha). Sixteen meetings of splats with a block are gathered, then summed over their pixels by
+// a transposition: lanes are then meetings.
 #pragma once
 #include "tile.h"
 
 namespace silky {
 namespace {
 
-// The cotangents of a block: of the weights' sum (alpha, less the background), of depth; S, the product of all with what was made; and where
-// the walk is.
+// The cotangents of a block: of the weights' sum (alpha, less the background), of depth; S, the product of all with what was made; and
+// where the walk is.
 struct Seen {
   F16 total, depth, rest, transmittance;
 };
 
-// `to` holds the cotangents of the channels, `image` what was made. `behind` gets each one's sum over the pixels of cotangent times what the
-// background shows.
-inline Seen see(const Scene& s, const Block& b, const Picture& made, const Picture& cotangent, const F16* to, const F16* image, float* behind) {
+// `to` holds the cotangents of the channels, `image` what was made. `behind` gets each one's sum over the pixels of cotangent times what
+// the background shows.
+inline Seen see(const Scene& s, const Block& b, const Picture& made, const Picture& cotangent, const F16* to, const F16* image,
+                float* behind) {
   Seen seen{read_one(cotangent.alpha, s, b), read_one(cotangent.depth, s, b), zero(), b.inside};
   const F16 alpha = read_one(made.alpha, s, b), left = 1.0f - alpha;
   for (int64_t ch = 0; ch < s.channels; ++ch) {
@@ -29,10 +30,10 @@ inline Seen see(const Scene& s, const Block& b, const Picture& made, const Pictu
 
 // Sixteen meetings of a block.
 struct Batch {
-  F16 g[16], weights[16];           // per meeting, of the pixels: d loss / d power, and the weight
-  alignas(64) float x[16], y[16];   // from the splat's mean to the block's middle
+  F16 g[16], weights[16];          // per meeting, of the pixels: d loss / d power, and the weight
+  alignas(64) float x[16], y[16];  // from the splat's mean to the block's middle
   const Line* lines[16];
-  int rows[16];                     // of the tile
+  int rows[16];  // of the tile
   int count;
 };
 
@@ -134,7 +135,8 @@ inline void walk(const Scene& s, const Bins& bins, const Tile& tile, Begin&& sta
 }
 
 template <int C>
-void backward_tile(const Scene& s, const Bins& bins, const Tile& tile, const Picture& made, const Picture& cotangent, float* rows, float* behind) {
+void backward_tile(const Scene& s, const Bins& bins, const Tile& tile, const Picture& made, const Picture& cotangent, float* rows,
+                   float* behind) {
   Seen seen[16];
   struct Colours {
     F16 of[C];
@@ -245,10 +247,14 @@ void backward(const Scene& s, const Bins& bins, int number, const Picture& made,
   std::memset(own, 0, sizeof(float) * 16 * count);
   std::fill(behind, behind + s.channels, 0.0f);
   switch (s.channels) {
-    case 1: return backward_tile<1>(s, bins, tile, made, cotangent, own, behind);
-    case 2: return backward_tile<2>(s, bins, tile, made, cotangent, own, behind);
-    case 3: return backward_tile<3>(s, bins, tile, made, cotangent, own, behind);
-    case 4: return backward_tile<4>(s, bins, tile, made, cotangent, own, behind);
+    case 1:
+      return backward_tile<1>(s, bins, tile, made, cotangent, own, behind);
+    case 2:
+      return backward_tile<2>(s, bins, tile, made, cotangent, own, behind);
+    case 3:
+      return backward_tile<3>(s, bins, tile, made, cotangent, own, behind);
+    case 4:
+      return backward_tile<4>(s, bins, tile, made, cotangent, own, behind);
     default: {
       float* own_colours = colours + padded(s.channels) * tile.begin;
       std::memset(own_colours, 0, sizeof(float) * padded(s.channels) * count);

@@ -141,7 +141,8 @@ bool make_bins(const Scene& s, const Path& path, const ParallelFor& parallel, co
   const Item* order =
       sort_by_depth(s, boxes, scratch->take<Item>(Scratch::kKeys, s.n), scratch->take<Item>(Scratch::kSorted, s.n), &visible);
 
-  // Each slice of the depth order lists and counts for itself; a tile's places are then handed out slice by slice, so that the order is kept.
+  // Each slice of the depth order lists and counts for itself; a tile's places are then handed out slice by slice, so that the order is
+  // kept.
   int64_t begins[9] = {0};
   for (int64_t k = 0; k < slices; ++k) {
     begins[k + 1] = begins[k];

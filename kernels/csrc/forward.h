@@ -111,11 +111,16 @@ void forward_tile_many(const Scene& s, const Bins& bins, int number, const Pictu
 
 void forward(const Scene& s, const Bins& bins, int tile, const Picture& out) {
   switch (s.channels) {
-    case 1: return forward_tile<1>(s, bins, tile, out);
-    case 2: return forward_tile<2>(s, bins, tile, out);
-    case 3: return forward_tile<3>(s, bins, tile, out);
-    case 4: return forward_tile<4>(s, bins, tile, out);
-    default: return forward_tile_many(s, bins, tile, out);
+    case 1:
+      return forward_tile<1>(s, bins, tile, out);
+    case 2:
+      return forward_tile<2>(s, bins, tile, out);
+    case 3:
+      return forward_tile<3>(s, bins, tile, out);
+    case 4:
+      return forward_tile<4>(s, bins, tile, out);
+    default:
+      return forward_tile_many(s, bins, tile, out);
   }
 }
 

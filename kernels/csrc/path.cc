@@ -1,7 +1,7 @@
 // The compositing of tiles, compiled once per instruction set: SILKY_PATH is the name of the function that hands it out.
 //
-// A tile of 16 x 16 px is walked in blocks of 4 x 4, one vector. A splat is tested against all sixteen blocks of the tile at once (the exact
-// ellipse where alpha reaches 1/255); those that touch a block are then composited on it front to back.
+// A tile of 16 x 16 px is walked in blocks of 4 x 4, one vector. A splat is tested against all sixteen blocks of the tile at once (the
+// exact ellipse where alpha reaches 1/255); those that touch a block are then composited on it front to back.
 #include "backward.h"
 #include "forward.h"
 #include "project.h"
@@ -24,7 +24,8 @@ void boxes16(const Scene& s, int64_t begin, int count, Mask drawn, const F16* me
   for (int j = 0; j < count; ++j) {
     auto tile = [](float pixel) { return int16_t(int(pixel) / kTile); };
     const bool here = some >> j & 1;
-    out[begin + j] = here ? Box{tile(first[0][j]), tile(first[1][j]), int16_t(tile(last[0][j]) + 1), int16_t(tile(last[1][j]) + 1)} : Box{0, 0, 0, 0};
+    out[begin + j] =
+        here ? Box{tile(first[0][j]), tile(first[1][j]), int16_t(tile(last[0][j]) + 1), int16_t(tile(last[1][j]) + 1)} : Box{0, 0, 0, 0};
   }
 }
 

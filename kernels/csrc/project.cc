@@ -53,10 +53,11 @@ Projected projected_at(float* means, float* boxes, float* depths, float* conics,
 }
 
 ffi::Error forward(ffi::ThreadPool pool, Floats means, Floats covariances, Floats opacities, Floats features, Floats world_to_camera,
-                   Floats intrinsics, Out means2d, Out boxes, Out depths, Out conics, Out opacities2d, Out radii, int64_t width, int64_t height,
-                   float near, float low_pass, int64_t simd) {
+                   Floats intrinsics, Out means2d, Out boxes, Out depths, Out conics, Out opacities2d, Out radii, int64_t width,
+                   int64_t height, float near, float low_pass, int64_t simd) {
   Views views;
-  if (auto error = read_views(means, covariances, opacities, features, world_to_camera, intrinsics, width, height, near, low_pass, simd, &views);
+  if (auto error =
+          read_views(means, covariances, opacities, features, world_to_camera, intrinsics, width, height, near, low_pass, simd, &views);
       error.failure())
     return error;
   const Path path = path_of(simd);
@@ -84,10 +85,11 @@ void place_camera(const double* sums, float* world_to_camera, float* intrinsics)
 
 ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats covariances, Floats opacities, Floats features, Floats world_to_camera,
                     Floats intrinsics, Floats to_means2d, Floats to_depths, Floats to_conics, Floats to_opacities2d, Out to_means,
-                    Out to_covariances, Out to_opacities, Out to_world_to_camera, Out to_intrinsics, int64_t width, int64_t height, float near,
-                    float low_pass, int64_t simd) {
+                    Out to_covariances, Out to_opacities, Out to_world_to_camera, Out to_intrinsics, int64_t width, int64_t height,
+                    float near, float low_pass, int64_t simd) {
   Views views;
-  if (auto error = read_views(means, covariances, opacities, features, world_to_camera, intrinsics, width, height, near, low_pass, simd, &views);
+  if (auto error =
+          read_views(means, covariances, opacities, features, world_to_camera, intrinsics, width, height, near, low_pass, simd, &views);
       error.failure())
     return error;
   const Path path = path_of(simd);

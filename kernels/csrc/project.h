@@ -29,7 +29,7 @@ struct Lens {
 // Sixteen Gaussians on their way into the picture.
 struct Projection {
   Mask drawn;
-  F16 mean[3], local[3], opacity;  // local: in the camera's axes
+  F16 mean[3], local[3], opacity;                 // local: in the camera's axes
   F16 slope[2], clipped[2], scale[2], ray[2][3];  // ray: (R_k - slope R_2), row k of J R over its scale
   F16 row[2][3], cov[3][3], turned[2][3];         // turned: cov row_k
   F16 xx, xy, yy, determinant, box[2];
@@ -92,7 +92,8 @@ void project(const View& v, int64_t begin, int64_t end, const Projected& out) {
     const int count = int(std::min<int64_t>(16, end - i));
     const Projection p = project16(v, lens, i, count);
     const F16 determinant = pick(p.drawn, p.determinant, splat(1.0f)), one = splat(1.0f);
-    const F16 conic[3] = {pick(p.drawn, p.yy, one) / determinant, where(p.drawn, 0.0f - p.xy) / determinant, pick(p.drawn, p.xx, one) / determinant};
+    const F16 conic[3] = {pick(p.drawn, p.yy, one) / determinant, where(p.drawn, 0.0f - p.xy) / determinant,
+                          pick(p.drawn, p.xx, one) / determinant};
     F16 mean[2], box[2];
     for (int k = 0; k < 2; ++k) {
       mean[k] = where(p.drawn, p.slope[k] * lens.focal[k] + lens.centre[k]);
@@ -139,7 +140,8 @@ void project_gradient(const View& v, int64_t begin, int64_t end, const Projected
     // Conic (yy, -xy, xx) / determinant.
     const F16 inv = 1.0f / pick(p.drawn, p.determinant, splat(1.0f));
     const F16 to_determinant = (to_conic[1] * p.xy - to_conic[0] * p.yy - to_conic[2] * p.xx) * inv * inv;
-    const F16 to_xx = where(p.drawn, to_conic[2] * inv + to_determinant * p.yy), to_yy = where(p.drawn, to_conic[0] * inv + to_determinant * p.xx);
+    const F16 to_xx = where(p.drawn, to_conic[2] * inv + to_determinant * p.yy),
+              to_yy = where(p.drawn, to_conic[0] * inv + to_determinant * p.xx);
     const F16 to_xy = where(p.drawn, 0.0f - to_conic[1] * inv - 2.0f * to_determinant * p.xy);
     F16 to_row[2][3], to_cov[9], to_local[3] = {zero(), zero(), to_depth};
     for (int j = 0; j < 3; ++j) {

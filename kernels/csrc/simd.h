@@ -46,20 +46,20 @@ SILKY_INLINE F16 splat(float x) {
   return r;
 }
 SILKY_INLINE F16 zero() { return splat(0.0f); }
-#define SILKY_OPERATOR(op)                                       \
-  SILKY_INLINE F16 operator op(F16 a, F16 b) {                  \
-    SILKY_EACH a.v[i] = a.v[i] op b.v[i];                        \
-    return a;                                                    \
-  }                                                              \
-  SILKY_INLINE F16 operator op(F16 a, float b) {                \
-    SILKY_EACH a.v[i] = a.v[i] op b;                             \
-    return a;                                                    \
-  }                                                              \
-  SILKY_INLINE F16 operator op(float a, F16 b) {                \
-    SILKY_EACH b.v[i] = a op b.v[i];                             \
-    return b;                                                    \
-  }                                                              \
-  SILKY_INLINE F16& operator op##=(F16& a, F16 b) { return a = a op b; }
+#define SILKY_OPERATOR(op)                       \
+  SILKY_INLINE F16 operator op(F16 a, F16 b) {   \
+    SILKY_EACH a.v[i] = a.v[i] op b.v[i];        \
+    return a;                                    \
+  }                                              \
+  SILKY_INLINE F16 operator op(F16 a, float b) { \
+    SILKY_EACH a.v[i] = a.v[i] op b;             \
+    return a;                                    \
+  }                                              \
+  SILKY_INLINE F16 operator op(float a, F16 b) { \
+    SILKY_EACH b.v[i] = a op b.v[i];             \
+    return b;                                    \
+  }                                              \
+  SILKY_INLINE F16& operator op##=(F16 & a, F16 b) { return a = a op b; }
 SILKY_OPERATOR(+)
 SILKY_OPERATOR(-)
 SILKY_OPERATOR(*)
@@ -73,9 +73,7 @@ SILKY_INLINE F16 load(const float* p) {
   SILKY_EACH r.v[i] = reinterpret_cast<const Anywhere*>(p)[i];
   return r;
 }
-SILKY_INLINE void store(float* p, F16 r) {
-  SILKY_EACH reinterpret_cast<Anywhere*>(p)[i] = r.v[i];
-}
+SILKY_INLINE void store(float* p, F16 r) { SILKY_EACH reinterpret_cast<Anywhere*>(p)[i] = r.v[i]; }
 
 #if defined(__AVX512F__)
 SILKY_INLINE Mask at_least(F16 a, float b) { return _mm512_cmp_ps_mask((__m512)a.v[0], _mm512_set1_ps(b), _CMP_GE_OQ); }
@@ -92,11 +90,11 @@ SILKY_INLINE F16 inverse(F16 a) {  // 14 bits, and one step of Newton
   return {(V)_mm512_mul_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(2.0f)))};
 }
 #else
-#define SILKY_COMPARE(name, op)                    \
-  SILKY_INLINE Mask name(F16 a, float b) {        \
-    Mask m;                                        \
-    SILKY_EACH m.v[i] = a.v[i] op(V{} + b);        \
-    return m;                                      \
+#define SILKY_COMPARE(name, op)             \
+  SILKY_INLINE Mask name(F16 a, float b) {  \
+    Mask m;                                 \
+    SILKY_EACH m.v[i] = a.v[i] op(V{} + b); \
+    return m;                               \
   }
 SILKY_COMPARE(at_least, >=)
 SILKY_COMPARE(at_most, <=)
@@ -201,7 +199,8 @@ SILKY_INLINE F16 exp2_fast(F16 x) {
     const V f = x.v[i] - (shifted - magic);
     // Not Horner: the chain is what a meeting waits for.
     const V f2 = f * f;
-    const V p = ((f * 1.327647187e-3f + 9.675541334e-3f) * f2 + (f * 5.550713274e-2f + 2.402211972e-1f)) * f2 + (f * 6.931469671e-1f + 1.000000072f);
+    const V p = ((f * 1.327647187e-3f + 9.675541334e-3f) * f2 + (f * 5.550713274e-2f + 2.402211972e-1f)) * f2 +
+                (f * 6.931469671e-1f + 1.000000072f);
     r.v[i] = (V)((M)p + ((M)shifted << 23));
   }
   return r;
@@ -274,7 +273,9 @@ SILKY_INLINE void swap8(F16& a, F16& b) {
 
 // Lane j of vector i becomes lane i of vector j.
 SILKY_INLINE void transpose(F16* v) {
-#define SILKY_PAIRS(d) for (int i = 0; i < 16; ++i) if (!(i & d)) swap##d(v[i], v[i + d]);
+#define SILKY_PAIRS(d)         \
+  for (int i = 0; i < 16; ++i) \
+    if (!(i & d)) swap##d(v[i], v[i + d]);
   SILKY_PAIRS(1)
   SILKY_PAIRS(2)
   SILKY_PAIRS(4)

@@ -65,8 +65,8 @@ Kept kept_of(const Batch& batch, const float* lines, const int32_t* integers, in
 }
 
 ffi::Error forward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats depths, Floats conics, Floats opacities, Floats features,
-                   Floats background, Out image, Out alpha, Out depth, Out lines, ffi::Result<Whole> integers, int64_t width, int64_t height,
-                   int64_t simd) {
+                   Floats background, Out image, Out alpha, Out depth, Out lines, ffi::Result<Whole> integers, int64_t width,
+                   int64_t height, int64_t simd) {
   Batch batch;
   if (auto error = read_batch(means, boxes, depths, conics, opacities, features, background, width, height, simd, &batch); error.failure())
     return error;
@@ -127,8 +127,13 @@ ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dep
 }  // namespace
 }  // namespace silky
 
-#define SILKY_ARGUMENTS                                                                                                       \
-  .Arg<silky::Floats>().Arg<silky::Floats>().Arg<silky::Floats>().Arg<silky::Floats>().Arg<silky::Floats>().Arg<silky::Floats>() \
+#define SILKY_ARGUMENTS     \
+  .Arg<silky::Floats>()     \
+      .Arg<silky::Floats>() \
+      .Arg<silky::Floats>() \
+      .Arg<silky::Floats>() \
+      .Arg<silky::Floats>() \
+      .Arg<silky::Floats>() \
       .Arg<silky::Floats>()
 #define SILKY_SIZES .Attr<int64_t>("width").Attr<int64_t>("height").Attr<int64_t>("simd")
 
@@ -159,9 +164,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(silky_splat_backward, silky::backward,
 
 // For benches: one picture and its gradient on one thread. `out`: the (splat, block) meetings, then milliseconds of bins, picture, gradient
 // per tile, gradient per splat; the smallest of `repeats`. False: this processor does not have the instruction set.
-extern "C" bool silky_stages(int64_t n, int64_t channels, int width, int height, const float* means, const float* boxes, const float* depths,
-                             const float* conics, const float* opacities, const float* features, const float* background, int simd,
-                             int repeats, double* out) {
+extern "C" bool silky_stages(int64_t n, int64_t channels, int width, int height, const float* means, const float* boxes,
+                             const float* depths, const float* conics, const float* opacities, const float* features,
+                             const float* background, int simd, int repeats, double* out) {
   using namespace silky;
   if (!runs(simd)) return false;
   const Scene scene{n, channels, width, height, means, boxes, depths, conics, opacities, features, background};
@@ -171,7 +176,9 @@ extern "C" bool silky_stages(int64_t n, int64_t channels, int width, int height,
   };
   const int64_t tiles = scene.tiles(), area = int64_t(width) * height;
   std::vector<float> made((channels + 2) * area), cotangent((channels + 2) * area, 1.0f), gradient((7 + channels) * n + channels);
-  const auto picture = [&](std::vector<float>& at) { return Picture{at.data(), at.data() + channels * area, at.data() + (channels + 1) * area}; };
+  const auto picture = [&](std::vector<float>& at) {
+    return Picture{at.data(), at.data() + channels * area, at.data() + (channels + 1) * area};
+  };
   float* g = gradient.data();
   const Gradients to{g, g + 2 * n, g + 3 * n, g + 6 * n, g + 7 * n, g + (7 + channels) * n};
   Scratch scratch;

@@ -95,8 +95,8 @@ class Scratch {
   std::vector<char> memory_[kSlots];
 };
 
-// Where the gradient finds the bins that the picture was made with: integers are the number of pairs, starts, first, and `capacity` pairs and
-// places. With more pairs than that they are not kept, and the gradient makes them again. Capacity -1: no bins can be kept here.
+// Where the gradient finds the bins that the picture was made with: integers are the number of pairs, starts, first, and `capacity` pairs
+// and places. With more pairs than that they are not kept, and the gradient makes them again. Capacity -1: no bins can be kept here.
 struct Kept {
   Line* lines;
   int32_t* integers;

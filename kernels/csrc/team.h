@@ -12,12 +12,14 @@
 
 namespace silky {
 
-// The caller and helpers on another's pool, from the first loop of a call to its last: between loops helpers spin, for waking one costs more
-// than a loop. The caller works too, and finishes alone where no helper ever starts. A helper that starts late finds nothing left to do.
+// The caller and helpers on another's pool, from the first loop of a call to its last: between loops helpers spin, for waking one costs
+// more than a loop. The caller works too, and finishes alone where no helper ever starts. A helper that starts late finds nothing left to
+// do.
 class Team {
  public:
   // `schedule` runs a function on a pool's thread, sometime. `loops`: the most that this call will run.
-  Team(int64_t helpers, int64_t loops, const std::function<void(std::function<void()>)>& schedule) : shared_(std::make_shared<Shared>(loops)) {
+  Team(int64_t helpers, int64_t loops, const std::function<void(std::function<void()>)>& schedule)
+      : shared_(std::make_shared<Shared>(loops)) {
     for (int64_t i = 0; i < helpers; ++i) schedule([shared = shared_] { shared->help(); });
   }
   ~Team() { shared_->closed.store(true, std::memory_order_release); }

@@ -28,7 +28,11 @@ struct Tile {
   uint32_t blocks;     // a bit for each that holds a pixel of the picture
 
   Tile(const Scene& s, const Bins& bins, int number)
-      : left(number % s.columns() * kTile), top(number / s.columns() * kTile), begin(bins.starts[number]), end(bins.starts[number + 1]), blocks(0) {
+      : left(number % s.columns() * kTile),
+        top(number / s.columns() * kTile),
+        begin(bins.starts[number]),
+        end(bins.starts[number + 1]),
+        blocks(0) {
     for (int k = 0; k < 16; ++k)
       if (left + k % 4 * kBlock < s.width && top + k / 4 * kBlock < s.height) blocks |= 1u << k;
   }
@@ -51,7 +55,8 @@ struct Chunk {
   alignas(64) uint16_t touched[kChunk];
   alignas(64) int32_t list[kChunk + 16];
 
-  Chunk(const Tile& tile, const Bins& bins, int64_t begin) : count(int(std::min<int64_t>(kChunk, tile.end - begin))), ids(bins.pairs + begin) {
+  Chunk(const Tile& tile, const Bins& bins, int64_t begin)
+      : count(int(std::min<int64_t>(kChunk, tile.end - begin))), ids(bins.pairs + begin) {
     const F16 x = load(kAcross) * float(kBlock) + (tile.left + 0.5f), y = load(kDown) * float(kBlock) + (tile.top + 0.5f);
     const int last = int(tile.end - begin) - 1;
     for (int k = 0; k < count; ++k) {
@@ -61,8 +66,8 @@ struct Chunk {
     for (int k = count; k % 16; ++k) touched[k] = 0;
   }
 
-  // In which of sixteen blocks, whose first pixels' centres are at (x, y), a splat reaches alpha 1/255 somewhere: the exponent is largest at the
-  // mean, or on one of the two edges nearest to it. A hair wider than exact: what is let through is tested again, pixel by pixel.
+  // In which of sixteen blocks, whose first pixels' centres are at (x, y), a splat reaches alpha 1/255 somewhere: the exponent is largest
+  // at the mean, or on one of the two edges nearest to it. A hair wider than exact: what is let through is tested again, pixel by pixel.
   SILKY_INLINE uint32_t touching(const Line& l, F16 x, F16 y) {
     const F16 low_x = x - l.x, high_x = low_x + float(kBlock - 1), low_y = y - l.y, high_y = low_y + float(kBlock - 1);
     const F16 dx = least(most(low_x, zero()), high_x), dy = least(most(low_y, zero()), high_y);
@@ -100,7 +105,8 @@ struct Hit {
   bool on;                          // something passes still
 };
 
-// What a splat does to a block; moves the transmittance on, past the stop too: weights are masked by it, so that the loop carries one product.
+// What a splat does to a block; moves the transmittance on, past the stop too: weights are masked by it, so that the loop carries one
+// product.
 SILKY_INLINE Hit hit(const Line& l, const Block& b, F16* transmittance) {
   Hit h;
   const F16 dx = b.x - l.x, dy = b.y - l.y;

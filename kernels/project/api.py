@@ -41,9 +41,9 @@ def project(
   Equation: p = R mu + t; mean2d = (fx p_x / p_z + cx, fy p_y / p_z + cy); covariance2d = J R Sigma R^T J^T + low_pass I with J the
   Jacobian of the projection at p, its p_x / p_z and p_y / p_z clamped to 1.3 times the half field of view about the principal point.
 
-  Culled: Gaussians at or nearer than `near` (by their mean's depth), with an opacity below 1/255 (dead slots), whose box misses the picture,
-  and those with a NaN, an infinity or a number beyond 1e12 in their mean or covariance, or a NaN or infinity in opacity or features. So one
-  broken Gaussian never spoils the picture.
+  Culled: Gaussians at or nearer than `near` (by their mean's depth), with an opacity below 1/255 (dead slots), whose box misses the
+  picture, and those with a NaN, an infinity or a number beyond 1e12 in their mean or covariance, or a NaN or infinity in opacity or
+  features. So one broken Gaussian never spoils the picture.
 
   Args:
     means: metres.

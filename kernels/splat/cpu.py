@@ -12,8 +12,8 @@ from silky_kernels import native
 __all__ = ["splat", "stages"]
 
 _TILE = 16  # kTile in csrc/splat.h
-# Pairs per splat that the picture hands on to its gradient, 8 bytes each; a picture with more has them made twice. A closed surface has four
-# where a splat is about a pixel wide, and nine where it is two.
+# Pairs per splat that the picture hands on to its gradient, 8 bytes each; a picture with more has them made twice. A closed surface has
+# four where a splat is about a pixel wide, and nine where it is two.
 _KEPT_PAIRS = 12
 
 
@@ -46,7 +46,7 @@ def _forward(layout, *arrays):
 
 
 def _call(layout, arrays, *, kept: tuple[int, int]) -> tuple[Array, ...]:
-  """(image, alpha, depth), and what the gradient need not make again: splats as compositing wants them, bins. See `Kept` in csrc/splat.h."""
+  """(image, alpha, depth), and what the gradient need not make again: splats as lines, bins. See `Kept` in csrc/splat.h."""
   width, height, simd = layout
   shapes = ((height, width, arrays[-1].shape[-1]), (height, width), (height, width), (kept[0], 16))
   out = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes] + [jax.ShapeDtypeStruct(kept[1:], jnp.int32)]

@@ -4,8 +4,8 @@ Gaussians on an ellipsoid shell the size of a head that just close it (log-norma
 away; or those of a trained avatar at rest. Timed under `jit`, inputs as arguments that differ per repeat, all outputs and gradients
 (means, covariances through quaternions and deviations, opacities, colours, background) waited for; medians of wall time.
 
-"forward" begins at quaternions and deviations, "render" at covariances (what `render()` is given), "splat" at projected splats. Stages of
-the op `splat` are timed on one thread, in C++.
+"forward" begins at quaternions and deviations, "render" at covariances (what `render()` is given), "splat" at projected splats; the
+stages of the op `splat` are timed on one thread, in C++.
 
 The floor is what the arithmetic alone takes: (splat, 4 x 4 px block) meetings x 16 lanes x (24 + 2 channels flops at the peak of 512-bit FMA
 + one exponential), and three times that for the gradient; rates measured on two Zen 5 cores (547 GFLOP/s, 40.3 G exponentials a second on

@@ -91,7 +91,9 @@ def matrix_from_quaternion(quaternion: Float[Array, "*b 4"]) -> Float[Array, "*b
   return jnp.stack([entry for row in rows for entry in row], axis=-1).reshape(*quaternion.shape[:-1], 3, 3)
 
 
-def rotation_rows(w: Float[Array, "*b"], x: Float[Array, "*b"], y: Float[Array, "*b"], z: Float[Array, "*b"]) -> list[list[Float[Array, "*b"]]]:
+def rotation_rows(
+  w: Float[Array, "*b"], x: Float[Array, "*b"], y: Float[Array, "*b"], z: Float[Array, "*b"]
+) -> list[list[Float[Array, "*b"]]]:
   """The entries of `matrix_from_quaternion`, row by row, each an array of its own: what compiles well on CPU.
 
   Args:

@@ -11,9 +11,10 @@ def test_the_default_is_the_best_available():
   assert available_backends("rasterize_tiles")[0] == choose("rasterize_tiles") == "xla"
 
 
-def test_splat_runs_in_the_compiled_kernel_wherever_tests_run():
-  assert available_backends("splat") == ("cpu", "xla")
-  assert choose("splat") == "cpu" and choose("splat", exact=True) == "xla"
+@pytest.mark.parametrize("op", ["splat", "project"])
+def test_it_runs_in_the_compiled_kernel_wherever_tests_run(op):
+  assert available_backends(op) == ("cpu", "xla")
+  assert choose(op) == "cpu" and choose(op, exact=True) == "xla"
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ def test_one_splat_over_every_tile(run):
   _assert_as_defined(run, spec, splats)
 
 
+def test_more_pairs_than_are_kept_for_the_gradient(run):
+  """Every splat over every tile: the gradient lists them again."""
+  spec = ArgSpec(n=12, width=100, height=70, tile=16, channels=3, ci=True)
+  splats = random_splats(spec, seed=3)
+  splats["conics"][:] = [1e-4, 2e-5, 3e-4]
+  splats["radii"][:], splats["opacities"][:] = 400.0, 0.3
+  _assert_as_defined(run, spec, splats)
+
+
 def test_long_thin_splats_are_not_culled_by_their_blocks(run):
   """Needles at 45 degrees: the ellipse is nowhere near the corners of its box."""
   spec = ArgSpec(n=12, width=64, height=48, tile=16, channels=3, ci=True)
