@@ -7,9 +7,9 @@ away; or those of a trained avatar at rest. Timed under `jit`, inputs as argumen
 "forward" begins at quaternions and deviations, "render" at covariances (what `render()` is given), "splat" at projected splats; the
 stages of the op `splat` are timed on one thread, in C++.
 
-The floor is what the arithmetic alone takes: (splat, 4 x 4 px block) meetings x 16 lanes x (24 + 2 channels flops at the peak of 512-bit FMA
-+ one exponential), and three times that for the gradient; rates measured on two Zen 5 cores (547 GFLOP/s, 40.3 G exponentials a second on
-both). The op `splat` alone is compared with it.
+The floor is what the arithmetic alone takes: (splat, 4 x 4 px block) meetings x 16 lanes x (24 + 2 channels flops at the peak of 512-bit
+FMA + one exponential), and three times that for the gradient; rates measured on two Zen 5 cores (547 GFLOP/s, 40.3 G exponentials a second
+on both). The op `splat` alone is compared with it.
 """
 
 import json
