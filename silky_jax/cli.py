@@ -18,6 +18,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from silky_jax.config import UserError, closest
+from silky_jax.heap import keep_freed_memory
 
 __all__ = ["COMMANDS", "Command", "load_config", "main"]
 
@@ -385,7 +386,8 @@ def _cache_dir() -> str:
 
 
 def _start_jax(values: flags.FlagValues) -> None:
-  """Keep compiled programs between runs: most of a short run's time is compiling."""
+  """Keep compiled programs between runs: most of a short run's time is compiling. Keep memory between calls."""
+  keep_freed_memory()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # reading the cache, XLA warns of machine features that it made up itself
   if not values.verbose:
     # XLA prints an error of two thousand characters for every CPU program from the cache, over two tuning hints that change nothing.

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
   "config": set(),
   "progress": set(),
   "charts": set(),
+  "heap": set(),
   "geometry": _BASE,
   "flame": _MESH,
   "gaussians": _MESH,
@@ -41,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
   "training": _TRAINING,
   "evaluation": _EVALUATION,
   "apps": _APPS,
-  "cli": _APPS | {"apps"},
+  "cli": _APPS | {"apps", "heap"},
 }
 
 # A heavy package has one home, so that importing anything else stays cheap.
