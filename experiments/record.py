@@ -3,15 +3,41 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from silky_kernels.rasterize.bench import processor
+
 __all__ = ["write_record"]
 
 
 def write_record(path: Path | str, content: Mapping[str, Any], *, command: str, packages: tuple[str, ...]) -> None:
-  """Write figures as JSON beside the machine, the versions of `packages` and the command that makes them again."""
-  machine = {"python": platform.python_version(), "cores": os.cpu_count()} | {name: metadata.version(name) for name in packages}
-  Path(path).write_text(json.dumps({**content, "machine": machine, "command": command}, indent=1) + "\n")
+  """Write figures as JSON beside the machine, the versions of `packages`, the commit and the command that makes them again."""
+  machine = {"device": _device(), "python": platform.python_version(), "cores": os.cpu_count()}
+  machine |= {name: metadata.version(name) for name in packages}
+  Path(path).write_text(json.dumps({**content, "machine": machine, "commit": _commit(), "command": command}, indent=1) + "\n")
+
+
+def _device() -> str:
+  import jax
+
+  device = jax.devices()[0]
+  return device.device_kind if device.platform != "cpu" else processor()
+
+
+def _commit() -> str:
+  """Of the code that ran, with a word where it was changed since; "" outside a repository."""
+  root = Path(__file__).resolve().parents[1]
+
+  def git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if not done.returncode else ""
+
+  try:
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+  except OSError:
+    return ""

@@ -25,7 +25,7 @@ from silky_kernels.bin_tiles.api import bin_tiles
 from silky_kernels.rasterize.api import rasterize_tiles
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec
 
-__all__ = ["Timing", "head_splats", "machine", "measure", "time_calls"]
+__all__ = ["Timing", "head_splats", "machine", "measure", "processor", "time_calls"]
 
 _TRAINED = ("means2d", "conics", "features", "opacities", "depths", "background")
 
@@ -126,13 +126,14 @@ def measure(spec: ArgSpec, backend: str, repeats: int) -> dict[str, float | int 
 def machine() -> dict[str, str | int | float]:
   """What the figures were measured on."""
   device = jax.devices()[0]
-  name = device.device_kind if device.platform != "cpu" else _cpu_name()
+  name = device.device_kind if device.platform != "cpu" else processor()
   cores = os.cpu_count() or 0
   versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": metadata.version("jaxlib")}
   return {"device": name, "cores": cores, "load_average": round(os.getloadavg()[0], 1)} | versions
 
 
-def _cpu_name() -> str:
+def processor() -> str:
+  """The processor's name."""
   for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
     if line.startswith("model name"):
       return line.split(":", 1)[1].strip()
