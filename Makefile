@@ -35,12 +35,12 @@ env: $(VENV)/.run
 
 $(VENV)/.run: requirements/run.lock pyproject.toml
 	@$(MAKE) --no-print-directory _install LOCK=run
-	@$(BIN)/python -m silky_kernels.native
+	@$(BIN)/python -m silky_kernels
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml
 	@$(MAKE) --no-print-directory _install LOCK=dev
-	@$(BIN)/python -m silky_kernels.native
+	@$(BIN)/python -m silky_kernels
 	@touch $@ $(VENV)/.run
 
 .PHONY: _install

@@ -1,13 +1,12 @@
 """The compiled library behind every "cpu" backend: `csrc/`, one custom call per op and direction.
 
-Compiled on first use (`build.py`), or now by `python -m silky_kernels.native`. Runs on the threads that XLA hands to a call. The
+Compiled on first use (`build.py`), or now by `python -m silky_kernels`. Runs on the threads that XLA hands to a call. The
 environment variable `SILKY_SIMD` forces an instruction set.
 """
 
 import ctypes
 import functools
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,13 +72,3 @@ def call(name: str, shapes: Sequence[jax.ShapeDtypeStruct], arrays: Sequence[jax
   """One custom call of the library; a batch stays one. Attributes: Python integers become int64, floats float32."""
   kept = {key: np.float32(value) if isinstance(value, float) else np.int64(value) for key, value in attributes.items()}
   return tuple(jax.ffi.ffi_call(name, list(shapes), vmap_method="broadcast_all")(*arrays, **kept))
-
-
-def _main() -> None:
-  reason = why_not()
-  print(f"the compiled CPU renderer: {best_simd() if reason is None else 'none; plain JAX serves, about 10 times slower: ' + reason}")
-
-
-if __name__ == "__main__":
-  _main()
-  sys.exit(0)

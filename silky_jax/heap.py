@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
   """Let freed memory stay with the process, so that it can be used again without a page fault. To be called before threads start.
 
   XLA's CPU runtime takes the scratch of a program anew in every call, and glibc gives blocks of more than 32 MB back to the system at once:
-  a third of a training step was the kernel clearing pages (docs/architecture.md has the figures). One heap that is not trimmed ends that.
+  a third of a training step was the kernel clearing pages (docs/rasterizer.md). One heap that is not trimmed ends that.
 
   Returns:
     Whether it was done: not where the C library is another one, and not where the environment says how memory is to be managed

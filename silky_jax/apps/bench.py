@@ -138,6 +138,8 @@ def _row(scene: Scene, backend: Backend, repeats: int) -> dict[str, Any]:
   row |= {"backend": backend, "simd": native.best_simd() if backend == "cpu" else "", "threads": threads}
   row |= {"forward_ms": whole[0], "forward_backward_ms": whole[1], "render_forward_ms": drawn[0], "render_forward_backward_ms": drawn[1]}
   row |= {"splat_forward_ms": alone[0], "splat_forward_backward_ms": alone[1]}
+  eight = _eight(scene, config, max(3, repeats // 3))
+  row |= {"eight_forward_backward_ms": eight, "eight_ratio": eight / (8 * drawn[1])}
   row |= {"reference_forward_ms": reference[0], "reference_forward_backward_ms": reference[1]}
   row["speedup_over_reference"] = reference[1] / whole[1]
   if native.why_not() is None and threads in _GIGAFLOPS:
@@ -189,6 +191,26 @@ def _whole(scene: Scene, config: RenderConfig, repeats: int) -> tuple[float, flo
     return out.image, out.alpha, out.depth
 
   return _times(draw, scene.parameters, scene, "means", 1e-3, repeats)
+
+
+def _eight(scene: Scene, config: RenderConfig, repeats: int) -> float:
+  """Milliseconds of eight pictures of eight sets of Gaussians, and all gradients, in one program."""
+
+  def one(parameters):
+    out = render(_gaussians(parameters), scene.camera, parameters["background"], config=config)
+    return out.image, out.alpha, out.depth
+
+  def both(parameters, cotangents):
+    made, pull = jax.vjp(jax.vmap(one), parameters)
+    return made, pull(cotangents)
+
+  rng, inputs = np.random.default_rng(2), []
+  parameters = _with_covariances(scene).parameters
+  for _ in range(repeats):
+    stacked = {name: jnp.stack([value] * 8) for name, value in parameters.items()}
+    stacked["means"] += jnp.asarray(rng.normal(size=(8, 1, 3)) * 1e-3, jnp.float32)
+    inputs.append((stacked, jax.tree.map(lambda *parts: jnp.stack(parts), *(_cotangents(scene, rng) for _ in range(8)))))
+  return _median(jax.jit(both), inputs)
 
 
 def _alone(scene: Scene, config: RenderConfig, repeats: int) -> tuple[float, float]:
