@@ -47,9 +47,9 @@ def tables(rows: dict[str, dict[str, dict]]) -> str:
   ]
   stages = ("bins", "picture", "gradient_tiles", "gradient_splats")
   spent = [[name, *(_number(row[f"stage_{stage}_ms"]) for stage in stages)] for name, row in best.items()]
-  return "\n\n".join(
-    [_table(head, lines), "By instruction set:", _table(paths, others), "Stages of splat, AVX-512, one thread:", _table(["scene", *stages], spent)]
-  )
+  parts = [_table(head, lines), "By instruction set:", _table(paths, others)]
+  parts += ["Stages of splat, milliseconds on one thread, AVX-512:", _table(["scene", *stages], spent)]
+  return "\n\n".join(parts)
 
 
 def chart(rows: dict[str, dict[str, dict]]) -> str:

@@ -79,7 +79,8 @@ def hellinger2(
     covariance_b: B, likewise.
 
   Returns:
-    0 to 1. Differentiable in every mode and order; the gradient at equal Gaussians is 0. Its root, the distance, has an infinite slope there.
+    0 to 1. Differentiable in every mode and order; the gradient at equal Gaussians is 0, where its root, the distance, has an infinite
+    slope.
   """
   return -jnp.expm1(-bhattacharyya(mean_a, covariance_a, mean_b, covariance_b))
 

@@ -11,6 +11,7 @@ one unit: use millimetres^2 for heads, metres^2 leave float32 little room.
 from typing import Literal, get_args
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from silky_jax.math import safe, symmetric3
@@ -219,14 +220,15 @@ def _bures_transport(source, target, tangent):
     through = product(product(state, bend), point)
     return -symmetric3.lyapunov(point, through + jnp.swapaxes(through, -1, -2))
 
-  state, step = symmetric3.lyapunov(source, tangent), 1 / _STEPS
-  for number in range(_STEPS):
-    time = number * step
+  def forward(state, time):
+    step = 1 / _STEPS
     first = slope(time, state)
     second = slope(time + step / 2, state + step / 2 * first)
     third = slope(time + step / 2, state + step / 2 * second)
     fourth = slope(time + step, state + step * third)
-    state = state + step / 6 * (first + 2 * second + 2 * third + fourth)
+    return state + step / 6 * (first + 2 * second + 2 * third + fourth), None
+
+  state, _ = lax.scan(forward, symmetric3.lyapunov(source, tangent), jnp.arange(_STEPS, dtype=source.dtype) / _STEPS)
   moved = product(state, target)
   return moved + jnp.swapaxes(moved, -1, -2)
 
