@@ -65,7 +65,7 @@ def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> B
     chosen, why = "xla", "the arguments are not float32"
     if not exact:
       chosen, why = available_backends(op)[0], "best available"
-      _warn_once(op, chosen)
+      _warn_of_plain_jax(op, chosen)
   elif backend not in get_args(Backend):
     raise ValueError(f"backend: expected one of {get_args(Backend)} or None, got {backend!r}")
   elif reason := _why_not(op, backend):
@@ -78,11 +78,15 @@ def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> B
   return chosen
 
 
-@functools.cache
-def _warn_once(op: str, chosen: str) -> None:
+def _warn_of_plain_jax(op: str, chosen: str) -> None:
   """Say why the fast backend of this platform is not the one that runs."""
   if chosen == "xla" and "cpu" in _BUILT[op] and jax.default_backend() == "cpu":
-    _LOGGER.warning("%s runs in plain JAX, about 10 times slower than the compiled kernel: %s", op, _why_not(op, "cpu"))
+    _warn_once(_why_not(op, "cpu"))
+
+
+@functools.cache
+def _warn_once(reason: str | None) -> None:
+  _LOGGER.warning("rendering runs in plain JAX, 10 to 20 times slower than the compiled kernels: %s", reason)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from silky_jax.math import safe, symmetric3
 from silky_jax.math.symmetric3 import product, symmetric
 
-__all__ = ["Metric", "bures2", "clip_tangent", "congruence", "distance", "exp", "geodesic", "log", "optimal_map", "parallel_transport"]
+__all__ = ["Metric", "bures2", "clip_tangent", "congruence", "distance", "exp", "geodesic", "log", "optimal_map", "parallel_transport", "relative"]
 
 Metric = Literal["affine", "log_euclidean", "bures"]
 _STEPS = 8  # of the Runge-Kutta method of Bures transport: 1e-6 relative where no eigenvalue changes more than threefold
@@ -36,6 +36,22 @@ def congruence(matrix: Float[Array, "*#b 3 3"], spd: Float[Array, "*#b 3 3"]) ->
     Symmetric; positive definite where A is regular. Differentiable in every mode and order.
   """
   return symmetric(product(product(matrix, spd), jnp.swapaxes(matrix, -1, -2)))
+
+
+def relative(matrix: Float[Array, "*#b 3 3"], spd: Float[Array, "*#b 3 3"]) -> Float[Array, "*b 3 3"]:
+  """`congruence` of a positive definite matrix, through its Cholesky factor: A P A^T = (A L) (A L)^T.
+
+  Rounding then stays in proportion to the result, and a needle seen from another needle stays positive definite in float32.
+
+  Args:
+    matrix: A, any.
+    spd: P, symmetric positive definite.
+
+  Returns:
+    Symmetric positive definite up to rounding of its largest eigenvalue.
+  """
+  factor = product(matrix, symmetric3.cholesky(spd))
+  return symmetric(product(factor, jnp.swapaxes(factor, -1, -2)))
 
 
 def exp(base: Float[Array, "*#b 3 3"], tangent: Float[Array, "*#b 3 3"], *, metric: Metric = "affine") -> Float[Array, "*b 3 3"]:
@@ -82,7 +98,7 @@ def log(base: Float[Array, "*#b 3 3"], target: Float[Array, "*#b 3 3"], *, metri
   base, target = jnp.broadcast_arrays(base, target)
   if metric == "affine":
     half, back = symmetric3.root(base), symmetric3.inverse_root(base)
-    return congruence(half, symmetric3.logarithm(congruence(back, target)))
+    return congruence(half, symmetric3.logarithm(relative(back, target)))
   if metric == "log_euclidean":
     start = symmetric3.logarithm(base)
     return symmetric3.exponential_derivative(start, symmetric3.logarithm(target) - start)
@@ -106,7 +122,7 @@ def distance(a: Float[Array, "*#b 3 3"], b: Float[Array, "*#b 3 3"], *, metric: 
   _check(metric)
   a, b = jnp.broadcast_arrays(a, b)
   if metric == "affine":
-    return _norm(symmetric3.logarithm(congruence(symmetric3.inverse_root(a), b)))
+    return _norm(symmetric3.logarithm(relative(symmetric3.inverse_root(a), b)))
   if metric == "log_euclidean":
     return _norm(symmetric3.logarithm(a) - symmetric3.logarithm(b))
   return safe.sqrt(bures2(a, b))
@@ -168,7 +184,7 @@ def parallel_transport(
   source, target, tangent = jnp.broadcast_arrays(source, target, tangent)
   if metric == "affine":
     half, back = symmetric3.root(source), symmetric3.inverse_root(source)
-    factor = product(product(half, symmetric3.root(congruence(back, target))), back)
+    factor = product(product(half, symmetric3.root(relative(back, target))), back)
     return congruence(factor, tangent)
   if metric == "log_euclidean":
     return symmetric3.exponential_derivative(symmetric3.logarithm(target), symmetric3.logarithm_derivative(source, tangent))
@@ -188,7 +204,7 @@ def optimal_map(source: Float[Array, "*#b 3 3"], target: Float[Array, "*#b 3 3"]
     T.
   """
   half, back = symmetric3.root(source), symmetric3.inverse_root(source)
-  return congruence(back, symmetric3.root(congruence(half, target)))
+  return congruence(back, symmetric3.root(relative(half, target)))
 
 
 def clip_tangent(base: Float[Array, "*#b 3 3"], tangent: Float[Array, "*#b 3 3"], longest: float) -> Float[Array, "*b 3 3"]:

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _SWEEPS = 6  # of Jacobi rotations: float64 is reached after five
+_ROUNDING = 4  # units in the last place of the largest eigenvalue
 _PAIRS = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 
 
@@ -115,6 +116,15 @@ class _Function(NamedTuple):
   value: Callable[[Any], Any]
   first: Callable[[Any], Any]  # [*b 3] -> [*b 3 3]
   second: Callable[[Any], Any] | None = None  # [*b 3] -> [*b 3 3 3]
+  positive: bool = True  # of positive eigenvalues only
+
+  def eigen(self, matrix):
+    """Eigenvalues in the function's domain, and vectors: what rounding alone made negative is a rounding of the largest."""
+    values, vectors = _eigen(matrix)
+    if not self.positive:
+      return values, vectors
+    rounding = _ROUNDING * jnp.finfo(values.dtype).eps * values[..., -1:]
+    return jnp.where(values < -rounding, jnp.nan, jnp.maximum(values, rounding)), vectors
 
 
 def _compose(vectors, values):
@@ -142,13 +152,13 @@ def product(a: Float[Array, "*#b 3 3"], b: Float[Array, "*#b 3 3"]) -> Float[Arr
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _spectral(function: _Function, matrix):
-  values, vectors = _eigen(matrix)
+  values, vectors = function.eigen(matrix)
   return _compose(vectors, function.value(values))
 
 
 @_spectral.defjvp
 def _spectral_jvp(function, primals, tangents):
-  values, vectors = _eigen(primals[0])
+  values, vectors = function.eigen(primals[0])
   inner = _turn(jnp.swapaxes(vectors, -1, -2), symmetric(tangents[0]))
   return _compose(vectors, function.value(values)), _turn(vectors, function.first(values) * inner)
 
@@ -156,14 +166,14 @@ def _spectral_jvp(function, primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _derivative(function: _Function, matrix, direction):
   """Df(S)[H], itself differentiable once."""
-  values, vectors = _eigen(matrix)
+  values, vectors = function.eigen(matrix)
   return _turn(vectors, function.first(values) * _turn(jnp.swapaxes(vectors, -1, -2), direction))
 
 
 @_derivative.defjvp
 def _derivative_jvp(function, primals, tangents):
   # D2f(S)[H, K] = U (sum over k of f[i, k, j] (H_ik K_kj + K_ik H_kj)) U^T.
-  values, vectors = _eigen(primals[0])
+  values, vectors = function.eigen(primals[0])
   back = jnp.swapaxes(vectors, -1, -2)
   h, k, moved = (_turn(back, symmetric(m)) for m in (primals[1], tangents[0], tangents[1]))
   first, second = function.first(values), function.second(values)
@@ -239,7 +249,7 @@ def _inverse_root_differences(values):
 
 
 _LOG = _Function(jnp.log, _log_differences, _log_second)
-_EXP = _Function(jnp.exp, _exp_differences, _exp_second)
+_EXP = _Function(jnp.exp, _exp_differences, _exp_second, positive=False)
 _ROOT = _Function(jnp.sqrt, _root_differences)
 _INVERSE_ROOT = _Function(lax.rsqrt, _inverse_root_differences)
 
@@ -250,7 +260,8 @@ def logarithm(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
   Equation: U log(L) U^T; divided differences atanh(d) / (d m), m the mean and d m the half difference of two eigenvalues.
 
   Args:
-    matrix: symmetric positive definite; only the symmetric part counts. An eigenvalue that is not positive gives NaN.
+    matrix: symmetric positive definite; only the symmetric part counts. An eigenvalue below 4 roundings of the largest counts as that
+      much; one that is negative beyond rounding gives NaN.
 
   Returns:
     Symmetric. Differentiable once, also at equal eigenvalues.
@@ -312,7 +323,7 @@ def root(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
   """Symmetric square root of a symmetric positive definite matrix; divided differences 1 / (sqrt a + sqrt b).
 
   Args:
-    matrix: symmetric positive definite; only the symmetric part counts. A negative eigenvalue gives NaN, one of 0 an infinite gradient.
+    matrix: symmetric positive definite; only the symmetric part counts. Small and negative eigenvalues: see `logarithm`.
 
   Returns:
     Symmetric positive definite. Differentiable once, also at equal eigenvalues.
@@ -324,7 +335,7 @@ def inverse_root(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
   """Inverse of `root`.
 
   Args:
-    matrix: symmetric positive definite; only the symmetric part counts.
+    matrix: symmetric positive definite; only the symmetric part counts. Small and negative eigenvalues: see `logarithm`.
 
   Returns:
     Symmetric positive definite. Differentiable once, also at equal eigenvalues.

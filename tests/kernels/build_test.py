@@ -90,8 +90,8 @@ def test_without_it_plain_jax_serves_and_says_so_once(monkeypatch, caplog):
   monkeypatch.setattr(native, "why_not", lambda: "no C++ compiler (g++) on the PATH")
   backend._warn_once.cache_clear()
   with caplog.at_level(logging.WARNING, "silky_kernels"):
-    assert [backend.choose("splat") for _ in range(3)] == ["xla"] * 3
-  assert caplog.text.count("splat runs in plain JAX") == 1 and "no C++ compiler (g++)" in caplog.text
+    assert [backend.choose(op) for op in ("splat", "project", "splat")] == ["xla"] * 3
+  assert caplog.text.count("runs in plain JAX") == 1 and "no C++ compiler (g++)" in caplog.text
   with pytest.raises(NotImplementedError, match=r"'cpu' cannot run: no C\+\+ compiler"):
     backend.choose("splat", "cpu")
   backend._warn_once.cache_clear()

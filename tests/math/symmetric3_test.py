@@ -115,6 +115,15 @@ def test_an_eigenvalue_that_is_not_positive_shows():
   assert np.isnan(symmetric3.root(jnp.diag(jnp.asarray([1.0, -1.0, 2.0])))).any()
 
 
+def test_what_rounding_made_negative_is_forgiven():
+  """A needle seen from another needle: eigenvalues 10 orders of magnitude apart, in single precision."""
+  turn = np.linalg.qr(np.random.default_rng(12).normal(size=(3, 3)))[0]
+  matrix = jnp.asarray(turn @ np.diag([1e-6, 1.0, 1e5]) @ turn.T, jnp.float32)
+  for function in (symmetric3.logarithm, symmetric3.root, symmetric3.inverse_root):
+    value, slope = function(matrix), jax.grad(lambda m, f=function: jnp.sum(f(m)))(matrix)
+    assert np.isfinite(value).all() and np.isfinite(slope).all()
+
+
 def test_second_derivatives_are_refused_not_wrong():
   square = lambda m: jnp.sum(symmetric3.logarithm(m) ** 2)
   with pytest.raises(NotImplementedError, match="once only"):
