@@ -17,7 +17,19 @@ from jaxtyping import Array, Float
 from silky_jax.math import safe, symmetric3
 from silky_jax.math.symmetric3 import product, symmetric
 
-__all__ = ["Metric", "bures2", "clip_tangent", "congruence", "distance", "exp", "geodesic", "log", "optimal_map", "parallel_transport", "relative"]
+__all__ = [
+  "Metric",
+  "bures2",
+  "clip_tangent",
+  "congruence",
+  "distance",
+  "exp",
+  "geodesic",
+  "log",
+  "optimal_map",
+  "parallel_transport",
+  "relative",
+]
 
 Metric = Literal["affine", "log_euclidean", "bures"]
 _STEPS = 8  # of the Runge-Kutta method of Bures transport: 1e-6 relative where no eigenvalue changes more than threefold
