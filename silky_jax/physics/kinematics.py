@@ -1,7 +1,7 @@
 """Where points should be next, by inertia: polynomials through the last frames, of any spacing in time.
 
-A window of t frames gives u = t - (order + 1) predictions, each from the order + 1 frames before it. Predicting is linear: `history_weights`
-depends on times alone, `predict` applies it to anything that has a value per frame.
+A window of t frames gives u = t - (order + 1) predictions, each from the order + 1 frames before it. Predicting is linear:
+`history_weights` depends on times alone, `predict` applies it to anything that has a value per frame.
 """
 
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ def predict_means(
     damping: see `history_weights`.
 
   Returns:
-    In the unit of `means`, for the frames after the history. What is missing to the truth is, at order 2 and even times, the third difference.
+    In the unit of `means`, for the frames after the history. At order 2 and even times the truth is missed by the third difference.
   """
   return predict(means, history_weights(times, order=order, damping=damping))
 
