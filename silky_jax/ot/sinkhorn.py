@@ -56,10 +56,10 @@ def sinkhorn_divergence(
   mass = lambda w: _normalised(lax.stop_gradient(w))
   a_mass, b_mass = mass(a), mass(b)
   some = (jnp.sum(a, axis=-1) > 0) & (jnp.sum(b, axis=-1) > 0)
-  solve = lambda *given, alike: _transport(*given, blur**2, None if reach is None else reach**2, threshold, max_iterations, alike)
-  across, done_across = solve(x, a_mass, y, b_mass, alike=False)
-  of_x, done_x = solve(x, a_mass, x, a_mass, alike=True)
-  of_y, done_y = solve(y, b_mass, y, b_mass, alike=True)
+  solver = _Solver(blur**2, None if reach is None else reach**2, threshold, max_iterations)
+  across, done_across = _transport(solver, x, a_mass, y, b_mass)
+  of_x, done_x = _transport(solver._replace(alike=True), x, a_mass, x, a_mass)
+  of_y, done_y = _transport(solver._replace(alike=True), y, b_mass, y, b_mass)
   value = across - 0.5 * of_x - 0.5 * of_y
   fine = done_across & done_x & done_y & jnp.isfinite(value)
   return Divergence(jnp.where(fine & some, value, 0), fine | ~some)
@@ -71,30 +71,36 @@ def _normalised(weights):
   return positive / jnp.sum(positive, axis=-1, keepdims=True)
 
 
-def _transport(x, a, y, b, epsilon, rho, threshold, max_iterations, alike):
+class _Solver(NamedTuple):
+  epsilon: float
+  rho: float | None
+  threshold: float
+  max_iterations: int
+  alike: bool = False  # both clouds are the same: simultaneous damped updates converge faster
+
+  def potentials(self, cost, a, b):
+    """Of one pair, and whether they are those of the optimum."""
+    from ott.geometry import geometry
+    from ott.problems.linear import linear_problem
+    from ott.solvers.linear import acceleration, sinkhorn
+
+    shifted = cost - self.epsilon * (jnp.log(a)[:, None] + jnp.log(b)[None])
+    tau = 1.0 if self.rho is None else self.rho / (self.rho + self.epsilon)
+    damped = {"parallel_dual_updates": True, "momentum": acceleration.Momentum(start=0, value=0.5)} if self.alike else {}
+    solve = sinkhorn.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations, inner_iterations=1, **damped)
+    out = solve(linear_problem.LinearProblem(geometry.Geometry(cost_matrix=shifted, epsilon=self.epsilon), a=a, b=b, tau_a=tau, tau_b=tau))
+    return out.f, out.g, jnp.asarray(out.converged)
+
+
+def _transport(solver: _Solver, x: Array, a: Array, y: Array, b: Array) -> tuple[Array, Array]:
   """The dual objective [g] at the potentials that OTT finds, and whether it found them."""
+  epsilon, rho = solver.epsilon, solver.rho
   cost = 0.5 * jnp.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
-  f, g, done = jax.vmap(lambda c, p, q: _potentials(c, p, q, epsilon, rho, threshold, max_iterations, alike))(lax.stop_gradient(cost), a, b)
+  f, g, done = jax.vmap(solver.potentials)(lax.stop_gradient(cost), a, b)
   f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
   plan = jnp.exp((f[:, :, None] + g[:, None] - cost) / epsilon) * a[:, :, None] * b[:, None]
   entropy = -epsilon * (jnp.sum(plan, axis=(1, 2)) - 1)
   if rho is None:
-    kept = jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1)
-  else:
-    kept = -rho * (jnp.sum(a * jnp.expm1(-f / rho), axis=-1) + jnp.sum(b * jnp.expm1(-g / rho), axis=-1))
-  return kept + entropy, done
-
-
-def _potentials(cost, a, b, epsilon, rho, threshold, max_iterations, alike):
-  """One pair. `alike`: both clouds are the same, for which simultaneous damped updates converge faster."""
-  from ott.geometry import geometry
-  from ott.problems.linear import linear_problem
-  from ott.solvers.linear import acceleration, sinkhorn
-
-  shifted = cost - epsilon * (jnp.log(a)[:, None] + jnp.log(b)[None])
-  tau = 1.0 if rho is None else rho / (rho + epsilon)
-  damped = {"parallel_dual_updates": True, "momentum": acceleration.Momentum(start=0, value=0.5)} if alike else {}
-  solver = sinkhorn.Sinkhorn(threshold=threshold, max_iterations=max_iterations, inner_iterations=1, **damped)
-  problem = linear_problem.LinearProblem(geometry.Geometry(cost_matrix=shifted, epsilon=epsilon), a=a, b=b, tau_a=tau, tau_b=tau)
-  out = solver(problem)
-  return out.f, out.g, out.converged
+    return jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1) + entropy, done
+  kept = jnp.sum(a * jnp.expm1(-f / rho), axis=-1) + jnp.sum(b * jnp.expm1(-g / rho), axis=-1)
+  return entropy - rho * kept, done

@@ -21,21 +21,21 @@ __all__ = ["Measure", "adaptive_distance", "blur_of", "group_rms", "jerk_weights
 Measure = Literal["hellinger", "bhattacharyya", "airm", "w2"]
 
 
-def group_rms(residuals: Float[Array, "*b n 3"], groups: Int[Array, "n"], count: int) -> Float[Array, "g"]:
+def group_rms(residuals: Float[Array, "*b n 3"], counted: Float[Array, "*b n"], groups: Int[Array, "n"], count: int) -> Float[Array, "g"]:
   """Root mean square length of the residuals of each group, as a constant.
 
   Args:
     residuals: mm.
+    counted: 1, or 0 for those that are left out.
     groups: of each point, below `count`.
     count: of groups.
 
   Returns:
     mm; 0 for a group without members. No gradient.
   """
-  squares = lax.stop_gradient(jnp.sum(residuals**2, axis=-1)).reshape(-1, residuals.shape[-2])
-  total = jax.ops.segment_sum(jnp.sum(squares, axis=0), groups, count)
-  members = jax.ops.segment_sum(jnp.ones_like(groups, squares.dtype), groups, count) * squares.shape[0]
-  return safe.sqrt(safe.divide(total, members))
+  over_all = lambda x: jax.ops.segment_sum(jnp.sum(x.reshape(-1, x.shape[-1]), axis=0), groups, count)
+  squares = jnp.sum(lax.stop_gradient(residuals) ** 2, axis=-1)
+  return safe.sqrt(safe.divide(over_all(squares * counted), over_all(lax.stop_gradient(counted))))
 
 
 def blur_of(rms: Float[Array, "g"], groups: Int[Array, "n"], *, gain: float = 1.0, least: float = 0.5) -> Float[Array, "n"]:

@@ -14,10 +14,12 @@ from silky_jax.physics.transport import predict_covariances
 
 def test_residuals_by_group():
   residuals = jnp.asarray([[[3.0, 4, 0], [0, 0, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 0]]])
-  found = c.group_rms(residuals, jnp.asarray([0, 1, 1]), 3)
+  found = c.group_rms(residuals, jnp.ones((2, 3)), jnp.asarray([0, 1, 1]), 3)
   np.testing.assert_allclose(found, [np.sqrt(25 / 2), np.sqrt(2 / 4), 0], rtol=1e-6)
+  first = c.group_rms(residuals, jnp.asarray([[1.0] * 3, [0] * 3]), jnp.asarray([0, 1, 1]), 3)
+  np.testing.assert_allclose(first, [5, np.sqrt(1 / 2), 0], rtol=1e-6)
   np.testing.assert_allclose(c.blur_of(found, jnp.asarray([2, 0])), [0.5, np.sqrt(12.5)], rtol=1e-6)
-  assert not np.asarray(jax.grad(lambda r: c.group_rms(r, jnp.asarray([0, 1, 1]), 3).sum())(residuals)).any()
+  assert not np.asarray(jax.grad(lambda r: c.group_rms(r, jnp.ones((2, 3)), jnp.asarray([0, 1, 1]), 3).sum())(residuals)).any()
 
 
 def test_jerky_anchors_are_trusted_less():
