@@ -12,7 +12,8 @@ __all__ = ["Aux", "Avatar", "identity_decode"]
 Aux: TypeAlias = dict[str, Array]
 InitFn: TypeAlias = Callable[[jax.Array, PyTree, Subject], Variables]
 DeformFn: TypeAlias = Callable[[Variables, PyTree, Frame], tuple[Gaussians, Aux]]
-RegularizeFn: TypeAlias = Callable[[Variables, PyTree, Frame, Prediction], dict[str, Array]]
+Term: TypeAlias = Array | Callable[[], Array]
+RegularizeFn: TypeAlias = Callable[[Variables, PyTree, Frame, Prediction], dict[str, Term]]
 DecodeFn: TypeAlias = Callable[[Variables, Array], Array]
 PaintFn: TypeAlias = Callable[[Variables, PyTree, Frame], Variables]
 
@@ -32,12 +33,16 @@ class Avatar(NamedTuple):
   init: InitFn
   # (variables, rig, frame) -> (Gaussians, aux). One frame; pictures in it are not looked at.
   deform: DeformFn
-  # (variables, rig, clip, prediction) -> scalar terms, unweighted. Clip and prediction are [b, t].
+  # (variables, rig, clip, prediction) -> scalar terms, unweighted. Clip and prediction are [b, t]. A term that costs much may be a function
+  # without arguments: it is called only where the term has a weight.
   regularize: RegularizeFn
   # (variables, image [h, w, features]) -> [h, w, 3].
   decode: DecodeFn = identity_decode
   # (variables, rig, frames [t] with pictures) -> variables: what a few training frames tell directly, once, before step 0.
   paint: PaintFn | None = None
-  # Terms of `regularize` that look across time. While none of them has a weight, only rendered frames are deformed.
+  # Terms of `regularize` that look across time. While none of them has a weight, the clip is its rendered frames alone.
   clip_terms: tuple[str, ...] = ()
+  # Whether those terms want every frame of the clip deformed in `prediction`. Else that has the rendered frames, and they deform what they
+  # need.
+  deforms_clip: bool = True
   features: int = 3  # channels the renderer must carry

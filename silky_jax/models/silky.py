@@ -36,6 +36,7 @@ from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
 from silky_jax.models.protocol import Aux, Avatar
 from silky_jax.nets.mlp import Network, conditioned_mlp, encode_positions, encoded_size
+from silky_jax.physics.term import Motion, PhysicsConfig, physics_term
 from silky_jax.render.mesh import vertex_visibility
 from silky_jax.types import FlameRig, Frame, Gaussians, Prediction, Subject, Variables
 
@@ -75,6 +76,7 @@ class SilkyConfig:
   stretch_limit: float = 0.7  # |dl| stays below, natural logarithm
   residual_color: bool = True  # whether the network also changes colour and opacity
   color_limit: float = 0.5  # |dc| per channel stays below
+  physics: PhysicsConfig = dataclasses.field(default_factory=PhysicsConfig)  # of the regulariser of that name
 
 
 class _Surface(NamedTuple):
@@ -112,6 +114,8 @@ def make(config: SilkyConfig) -> Avatar:
     deform=bound(_deform, config),
     regularize=bound(_regularize, config),
     paint=bound(_paint, config),
+    clip_terms=("physics",),
+    deforms_clip=False,
   )
 
 
@@ -243,6 +247,8 @@ def _regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: 
   Three say what a Gaussian is where no training frame tells. The optimizer's steps do not shrink with a gradient, so tiny weights do it:
   `color_smoothness`: (c_i - c_j)^2 over neighbours, colours 0..1. `view_dependence`: square of the harmonics beyond the constant one.
   `transparency`: 1 - sigmoid(a), without the network's part.
+
+  And of a clip of at least four frames, `physics`: `physics.term.physics_term`, over a sample of the Gaussians.
   """
   params, buffers, aux = variables.params["gaussians"], variables.buffers, prediction.aux
   neighbours = buffers["neighbours"]
@@ -259,7 +265,36 @@ def _regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: 
     "color_smoothness": jnp.mean(jnp.sum(color_difference**2, axis=-1)),
     "view_dependence": jnp.mean(params["harmonics"] ** 2) if "harmonics" in params else jnp.zeros(()),
     "transparency": jnp.mean(jax.nn.sigmoid(-params["opacity"])),
+    "physics": lambda: _physics(config, variables, rig, clip),
   }
+
+
+# What there is one of per Gaussian, beside all of `params["gaussians"]`.
+_PER_GAUSSIAN = ("faces", "barycentric", "offset_limit", "regions", "alive", "axes", "neighbours", "spacing", "encoding")
+
+
+def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Frame) -> Array:
+  """The physics term of a sample of the Gaussians, which are deformed in every frame of the clip."""
+  settings, frames = config.physics, clip.index.shape[1]
+  if frames <= settings.history:
+    raise ConfigError(f"clips.length: the term physics wants at least {settings.history + 1} frames, got {frames}")
+  count = variables.buffers["alive"].shape[0]
+  wanted = min(settings.sample or count, count)
+  stride = count // wanted
+  at = jnp.sum(clip.index) % stride + stride * jnp.arange(wanted)  # other Gaussians in other steps
+  few = variables.replace(
+    params={**variables.params, "gaussians": jax.tree.map(lambda leaf: leaf[at], variables.params["gaussians"])},
+    buffers=variables.buffers | {name: variables.buffers[name][at] for name in _PER_GAUSSIAN},
+  )
+
+  def one(frame: Frame) -> tuple[Array, ...]:
+    gaussians, aux = _deform(config, few, rig, frame)
+    anchors = jnp.sum((aux["anchors"] - aux["translation"])[:, :, None] * aux["head"], axis=1)  # head^T x
+    back = jnp.broadcast_to(quaternion_conjugate(quaternion_from_matrix(aux["head"])), aux["carried"].shape)
+    return aux["local"], anchors, quaternion_multiply(back, aux["carried"]), aux["quaternions"], aux["log_deviations"], gaussians.opacities
+
+  motion = Motion(clip.time, clip.valid, clip.shot, *jax.vmap(jax.vmap(one))(clip), few.buffers["regions"])
+  return physics_term(motion, settings, len(rig.region_names))
 
 
 # ---- the start -------------------------------------------------------------------------------------------------------------------

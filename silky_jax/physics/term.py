@@ -34,7 +34,12 @@ class PhysicsConfig:
   blur_gain: float = 1.0  # blur in units of a region's root mean square residual
   least_blur: float = 0.5  # mm
   jerk_scale: float = 1.0  # mm per frame^3, mode "absolute"
-  sample: int = 2048  # Gaussians per step, others in the next; 0 takes all
+  sample: int = 2048  # Gaussians that the family takes per step, others in the next; 0 takes all
+
+  @property
+  def history(self) -> int:
+    """Frames that a prediction looks back."""
+    return max(self.order + 1, history_of(self.predictor))
 
 
 class Motion(NamedTuple):
@@ -43,7 +48,6 @@ class Motion(NamedTuple):
   times: Float[Array, "b t"]
   valid: Bool[Array, "b t"]
   shots: Int[Array, "b t"]
-  draw: Int[Array, ""]  # any number that differs from step to step: chooses the sample
   residuals: Float[Array, "b t n 3"]  # mu - x in the surface's axes
   anchors: Float[Array, "b t n 3"]  # x in the head's axes
   carried: Float[Array, "b t n 4"]  # the surface's axes, as rotations of the head's
@@ -67,48 +71,28 @@ def physics_term(motion: Motion, config: PhysicsConfig, group_count: int) -> Flo
   Returns:
     0 to 1 for "hellinger"; 0 where no frame of the clip can be predicted. Differentiable once.
   """
-  history = max(config.order + 1, history_of(config.predictor))
+  history = config.history
   count = motion.times.shape[-1] - history
   if count < 1:
     return jnp.zeros(())
-  picked = _sample(motion, config.sample)
-  means, anchors, covariances = _state(picked, config.mode)
+  means, anchors, covariances = _state(motion, config.mode)
   fine = kinematics.usable(motion.times, motion.valid, motion.shots, order=history - 1)
   last = lambda x: x[..., -count:, :, :]  # predictions of a lower order begin earlier than both can be made
   predicted = last(kinematics.predict_means(means, motion.times, order=config.order, damping=config.damping))
   ahead = _predicted_covariances(covariances, motion.times, config, count)
   now, spread = means[:, -count:], covariances[:, -count:]
 
-  weights = lax.stop_gradient(picked.opacities[:, -count:]) * fine[..., None]
+  weights = lax.stop_gradient(motion.opacities[:, -count:]) * fine[..., None]
   if config.mode == "absolute":
     surface = last(kinematics.predict_means(anchors, motion.times, order=config.order))
     weights = weights * consistency.jerk_weights(anchors[:, -count:] - surface, scale=config.jerk_scale)
   residual = jnp.where(fine[..., None, None], now - predicted, 0)
-  rms = consistency.group_rms(residual, jnp.broadcast_to(fine[..., None], weights.shape).astype(residual.dtype), picked.groups, group_count)
-  blur = consistency.blur_of(rms, picked.groups, gain=config.blur_gain, least=config.least_blur)
+  rms = consistency.group_rms(residual, jnp.broadcast_to(fine[..., None], weights.shape).astype(residual.dtype), motion.groups, group_count)
+  blur = consistency.blur_of(rms, motion.groups, gain=config.blur_gain, least=config.least_blur)
   # What is not predictable is compared with itself: finite, and of weight 0.
   predicted = jnp.where(fine[..., None, None], predicted, now)
   ahead = jnp.where(fine[..., None, None, None], ahead, spread)
   return consistency.mean_over(consistency.adaptive_distance(now, spread, predicted, ahead, blur, measure=config.measure), weights)
-
-
-def _sample(motion: Motion, wanted: int) -> Motion:
-  """Every k-th Gaussian, from a place that `draw` chooses."""
-  n = motion.groups.shape[0]
-  if not wanted or wanted >= n:
-    return motion
-  stride = n // wanted
-  at = motion.draw % stride + stride * jnp.arange(wanted)
-  pick = lambda x: jnp.take(x, at, axis=2)
-  return motion._replace(
-    residuals=pick(motion.residuals),
-    anchors=pick(motion.anchors),
-    carried=pick(motion.carried),
-    quaternions=pick(motion.quaternions),
-    log_deviations=pick(motion.log_deviations),
-    opacities=pick(motion.opacities),
-    groups=motion.groups[at],
-  )
 
 
 def _state(motion: Motion, mode: str) -> tuple[Array, Array, Array]:

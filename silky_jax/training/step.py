@@ -205,12 +205,14 @@ def _compare(
   clips, rendered = batch.target.index.shape
   target = corrections.correct(variables, batch.target)
   clip = corrections.correct(variables, batch.clip) if look_back else target
+  whole = look_back and avatar.deforms_clip
+  seen = clip if whole else target
 
   def deform(frame: Frame) -> tuple[Any, Any]:
     return avatar.deform(variables, rig, frame)
 
-  moved, aux = _unflatten(_each(deform, _flatten(clip)), clip.index.shape)
-  shown = jax.vmap(lambda tree, at: jax.tree.map(lambda leaf: leaf[at], tree))(moved, batch.rendered) if look_back else moved
+  moved, aux = _unflatten(_each(deform, _flatten(seen)), seen.index.shape)
+  shown = jax.vmap(lambda tree, at: jax.tree.map(lambda leaf: leaf[at], tree))(moved, batch.rendered) if whole else moved
   target = _flatten(target)
   backgrounds = jnp.repeat(background, rendered, axis=0)
 
@@ -230,7 +232,7 @@ def _compare(
     for name in config.regularizers:
       if name not in own:
         raise ConfigError(f"losses.regularizers: the family has no term {name!r}{closest(name, own)}")
-    terms |= {name: own[name] for name in config.regularizers}
+    terms |= {name: term() if callable(term := own[name]) else term for name in config.regularizers}
   return terms, {**config.weights, **config.regularizers}
 
 

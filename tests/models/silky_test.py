@@ -13,6 +13,7 @@ from silky_jax.flame.regions import vertex_mask
 from silky_jax.geometry.mesh import face_normals, face_pieces
 from silky_jax.math.rotation import matrix_from_axis_angle, matrix_from_quaternion, quaternion_multiply
 from silky_jax.models.silky import SilkyConfig, make
+from silky_jax.physics.term import PhysicsConfig
 from silky_jax.types import Prediction
 
 CONFIG = SilkyConfig(uv_size=24, width=8, depth=2, frequencies=2)
@@ -187,7 +188,8 @@ def test_terms(avatar, start, rig, make_frame):
   def terms(variables):
     frame = make_frame()
     aux = jax.tree.map(lambda x: x[None, None], avatar.deform(variables, rig, frame)[1])
-    return avatar.regularize(variables, rig, frame, Prediction(None, None, None, aux))
+    found = avatar.regularize(variables, rig, frame, Prediction(None, None, None, aux))
+    return {name: term for name, term in found.items() if not callable(term)}
 
   zero = terms(start)
   np.testing.assert_allclose(zero.pop("transparency"), 1 - CONFIG.initial_opacity, rtol=1e-5)
@@ -206,6 +208,38 @@ def test_terms(avatar, start, rig, make_frame):
   close = start.replace(buffers={**start.buffers, "spacing": jnp.full_like(start.buffers["spacing"], 1e-3)})
   wide = jnp.full_like(start.params["gaussians"]["scale"], np.log(2e-3) + 1)
   np.testing.assert_allclose(terms(_with(close, scale=wide))["size"], 1.0, rtol=1e-4)
+
+
+def _clip(make_frame, frames=5):
+  """Expressions that come and go, one every 40 ms."""
+  clip = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *(make_frame(seed) for seed in range(frames)))
+  return clip.replace(time=0.04 * jnp.arange(frames, dtype=jnp.float32)[None], shot=jnp.zeros((1, frames), jnp.int32))
+
+
+def test_physics_hears_the_network_alone(start, trained, rig, make_frame):
+  """The coarse avatar rides on the mesh: no cost, however the mesh moves. A wild network costs, and every part of it hears of it."""
+  clip = _clip(make_frame)
+  prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, jax.tree.map(lambda leaf: leaf[0, 0], clip))[1])
+
+  def term(config):
+    family = make(dataclasses.replace(CONFIG, physics=config))
+    loss = lambda params: family.regularize(trained.replace(params=params), rig, clip, prediction)["physics"]()
+    return jax.jit(jax.value_and_grad(loss))
+
+  for config in (PhysicsConfig(), PhysicsConfig(sample=50), PhysicsConfig(mode="absolute", predictor="airm1", order=1)):
+    value, gradient = term(config)(trained.params)
+    assert 1e-4 < value < 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["residual"]))
+  still, _ = term(PhysicsConfig())(start.params)
+  assert abs(still) < 1e-5
+
+
+def test_physics_wants_a_window(start, rig, make_frame):
+  clip = _clip(make_frame, frames=3)
+  prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, make_frame())[1])
+  with pytest.raises(ConfigError, match=r"clips.length: the term physics wants at least 4 frames, got 3"):
+    make(CONFIG).regularize(start, rig, clip, prediction)["physics"]()
 
 
 def test_motion_is_reported_in_square_millimetres(avatar, start, rig, make_frame):

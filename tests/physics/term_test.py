@@ -1,4 +1,4 @@
-"""The physics term of a clip: nothing for motion by inertia, in both modes; windows, cuts, padding, samples, units."""
+"""The physics term of a clip: nothing for motion by inertia, in both modes; windows, cuts, padding."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 
 from silky_jax.physics.term import Motion, PhysicsConfig, physics_term
 
-ALL = PhysicsConfig(sample=0)
+ALL = PhysicsConfig()
 term = jax.jit(physics_term, static_argnames=("config", "group_count"))
 
 
@@ -28,7 +28,6 @@ def _clip(t=6, n=40, seed=0, wild=0.0):
     times=jnp.arange(t, dtype=jnp.float32)[None] * 0.04,
     valid=jnp.ones((1, t), bool),
     shots=jnp.zeros((1, t), jnp.int32),
-    draw=jnp.asarray(3),
     residuals=f(residuals),
     anchors=f(anchors),
     carried=f(carried),
@@ -69,19 +68,12 @@ def test_a_padded_clip_equals_the_clip():
   """Padding repeats the last frame, in time too, and is marked."""
   clip = _clip(t=5, wild=0.5)
   again = lambda x: jnp.concatenate([x, x[:, -1:]], axis=1)
-  padded = clip._replace(**{name: again(getattr(clip, name)) for name in clip._fields if name not in ("draw", "groups", "valid")})
+  padded = clip._replace(**{name: again(getattr(clip, name)) for name in clip._fields if name not in ("groups", "valid")})
   padded = padded._replace(valid=jnp.asarray([[True] * 5 + [False]]))
   assert float(term(clip, ALL, 3)) > 1e-3
   np.testing.assert_allclose(term(padded, ALL, 3), term(clip, ALL, 3), rtol=1e-5)
   slopes = jax.grad(lambda r: physics_term(padded._replace(residuals=r), ALL, 3))(padded.residuals)
   assert np.isfinite(slopes).all()
-
-
-def test_samples_are_parts_of_the_whole():
-  clip, half = _clip(wild=0.5), dataclasses.replace(ALL, sample=20, blur_gain=0.0)
-  parts = [float(term(clip._replace(draw=jnp.asarray(k)), half, 3)) for k in (0, 1)]
-  assert parts[0] != parts[1]
-  np.testing.assert_allclose(np.mean(parts), term(clip, dataclasses.replace(ALL, blur_gain=0.0), 3), rtol=1e-5)
 
 
 @pytest.mark.parametrize("predictor", ["airm1", "logeuclid2", "bures1"])
