@@ -108,30 +108,21 @@ SILKY_INLINE void add_rows(const Batch& batch, F16* out, float* rows) {
   }
 }
 
-// Walks a tile: calls begin(block number, block) once, then visit(block number, block, batch), which says when nothing passes any more.
-template <class Begin, class Visit>
-inline void walk(const Scene& s, const Bins& bins, const Tile& tile, Begin&& start, Visit&& visit) {
-  each(tile.blocks, [&](int k) { start(k, tile.block(s, k)); });
-  uint32_t live = tile.blocks;
-  for (int64_t begin = tile.begin; begin < tile.end && live; begin += kChunk) {
-    Chunk chunk(tile, bins, begin);
-    each(live, [&](int k) {
-      const Block block = tile.block(s, k);
-      const int found = chunk.of_block(k);
-      Batch batch;
-      for (int j = 0; j < found; j += 16) {
-        batch.count = std::min(16, found - j);
-        for (int i = 0; i < batch.count; ++i) {
-          const int at = chunk.list[j + i];
-          batch.lines[i] = &bins.lines[chunk.ids[at]], batch.rows[i] = int(begin - tile.begin) + at;
-        }
-        if (visit(k, block, &batch)) {
-          live &= ~(1u << k);
-          break;
-        }
+// Calls visit(block number, block, batch) for up to sixteen meetings at a time, front to back, until it says that nothing passes any more.
+template <class Visit>
+inline void in_batches(const Scene& s, const Bins& bins, const Tile& tile, Visit&& visit) {
+  walk(s, bins, tile, [&](int k, const Block& block, const Chunk& chunk, int found) {
+    Batch batch;
+    for (int j = 0; j < found; j += 16) {
+      batch.count = std::min(16, found - j);
+      for (int i = 0; i < batch.count; ++i) {
+        const int32_t* id = chunk.ids + chunk.list[j + i];
+        batch.lines[i] = &bins.lines[*id], batch.rows[i] = int(id - bins.pairs - tile.begin);
       }
-    });
-  }
+      if (visit(k, block, &batch)) return true;
+    }
+    return false;
+  });
 }
 
 template <int C>
@@ -141,13 +132,14 @@ void backward_tile(const Scene& s, const Bins& bins, const Tile& tile, const Pic
   struct Colours {
     F16 of[C];
   } to[16];
-  auto start = [&](int k, const Block& block) {
+  each(tile.blocks, [&](int k) {
+    const Block block = tile.block(s, k);
     F16 image[C];
     read<C>(cotangent.image, s, block, C, 0, to[k].of);
     read<C>(made.image, s, block, C, 0, image);
     seen[k] = see(s, block, made, cotangent, to[k].of, image, behind);
-  };
-  walk(s, bins, tile, start, [&](int k, const Block& block, Batch* batch) {
+  });
+  in_batches(s, bins, tile, [&](int k, const Block& block, Batch* batch) {
     const Colours own = to[k];
     Seen now = seen[k];
     const bool done = meet(batch, block, &now, [&](int j) {
@@ -202,7 +194,8 @@ void backward_tile_many(const Scene& s, const Bins& bins, const Tile& tile, cons
   float *nobody = memory.data() + 2 * 16 * 16 * wide, *blank = nobody + wide;
   Seen seen[16];
   std::vector<F16> to(channels), image(channels);
-  auto start = [&](int k, const Block& block) {
+  each(tile.blocks, [&](int k) {
+    const Block block = tile.block(s, k);
     for (int64_t ch = 0; ch < channels; ++ch) {
       read<1>(cotangent.image, s, block, channels, ch, &to[ch]);
       read<1>(made.image, s, block, channels, ch, &image[ch]);
@@ -210,8 +203,8 @@ void backward_tile_many(const Scene& s, const Bins& bins, const Tile& tile, cons
       for (int p = 0; p < 16; ++p) by_pixel(k)[wide * p + ch] = to[ch][p];
     }
     seen[k] = see(s, block, made, cotangent, to.data(), image.data(), behind);
-  };
-  walk(s, bins, tile, start, [&](int k, const Block& block, Batch* batch) {
+  });
+  in_batches(s, bins, tile, [&](int k, const Block& block, Batch* batch) {
     F16 along[16];
     const float* carried[16];
     float* own[16];

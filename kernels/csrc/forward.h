@@ -20,27 +20,20 @@ void forward_tile(const Scene& s, const Bins& bins, int number, const Picture& o
   const Tile tile(s, bins, number);
   Canvas<C> canvas[16];
   each(tile.blocks, [&](int k) { canvas[k].begin(tile.block(s, k).inside); });
-  uint32_t live = tile.blocks;
-  for (int64_t begin = tile.begin; begin < tile.end && live; begin += kChunk) {
-    Chunk chunk(tile, bins, begin);
-    each(live, [&](int k) {
-      const Block block = tile.block(s, k);
-      const int found = chunk.of_block(k);
-      Canvas<C> c = canvas[k];
-      for (int j = 0; j < found; ++j) {
-        const Line& line = bins.lines[chunk.ids[chunk.list[j]]];
-        const Hit h = hit(line, block, &c.transmittance);
-        c.total += h.weight;
-        c.depth += h.weight * line.depth;
-        for (int ch = 0; ch < C; ++ch) c.colour[ch] += h.weight * line.colour[ch];
-        if (!h.on) {
-          live &= ~(1u << k);
-          break;
-        }
-      }
-      canvas[k] = c;
-    });
-  }
+  walk(s, bins, tile, [&](int k, const Block& block, const Chunk& chunk, int found) {
+    Canvas<C> c = canvas[k];
+    bool on = true;
+    for (int j = 0; on && j < found; ++j) {
+      const Line& line = bins.lines[chunk.ids[chunk.list[j]]];
+      const Hit h = hit(line, block, &c.transmittance);
+      c.total += h.weight;
+      c.depth += h.weight * line.depth;
+      for (int ch = 0; ch < C; ++ch) c.colour[ch] += h.weight * line.colour[ch];
+      on = h.on;
+    }
+    canvas[k] = c;
+    return !on;
+  });
   each(tile.blocks, [&](int k) {
     const Block block = tile.block(s, k);
     const Canvas<C>& c = canvas[k];
@@ -71,33 +64,27 @@ void forward_tile_many(const Scene& s, const Bins& bins, int number, const Pictu
   memory.assign(16 * 16 * channels, 0.0f);
   auto sums = [&](int k) { return memory.data() + 16 * channels * k; };
   each(tile.blocks, [&](int k) { canvas[k].begin(tile.block(s, k).inside); });
-  uint32_t live = tile.blocks;
-  for (int64_t begin = tile.begin; begin < tile.end && live; begin += kChunk) {
-    Chunk chunk(tile, bins, begin);
-    each(live, [&](int k) {
-      const Block block = tile.block(s, k);
-      const int found = chunk.of_block(k);
-      Canvas<1>& c = canvas[k];
-      bool on = true;
-      for (int j = 0; on && j < found;) {
-        F16 weights[16];
-        const float* colours[16];
-        int kept = 0;
-        for (; on && j < found && kept < 16; ++j, ++kept) {
-          const int32_t id = chunk.ids[chunk.list[j]];
-          const Hit h = hit(bins.lines[id], block, &c.transmittance);
-          c.total += h.weight;
-          c.depth += h.weight * bins.lines[id].depth;
-          weights[kept] = h.weight, colours[kept] = s.features + channels * id;
-          on = h.on;
-        }
-        int64_t ch = 0;
-        for (; ch + kBlocked <= channels; ch += kBlocked) add_channels<kBlocked>(weights, colours, kept, ch, sums(k));
-        for (; ch < channels; ++ch) add_channels<1>(weights, colours, kept, ch, sums(k));
+  walk(s, bins, tile, [&](int k, const Block& block, const Chunk& chunk, int found) {
+    Canvas<1>& c = canvas[k];
+    bool on = true;
+    for (int j = 0; on && j < found;) {
+      F16 weights[16];
+      const float* colours[16];
+      int kept = 0;
+      for (; on && j < found && kept < 16; ++j, ++kept) {
+        const int32_t id = chunk.ids[chunk.list[j]];
+        const Hit h = hit(bins.lines[id], block, &c.transmittance);
+        c.total += h.weight;
+        c.depth += h.weight * bins.lines[id].depth;
+        weights[kept] = h.weight, colours[kept] = s.features + channels * id;
+        on = h.on;
       }
-      if (!on) live &= ~(1u << k);
-    });
-  }
+      int64_t ch = 0;
+      for (; ch + kBlocked <= channels; ch += kBlocked) add_channels<kBlocked>(weights, colours, kept, ch, sums(k));
+      for (; ch < channels; ++ch) add_channels<1>(weights, colours, kept, ch, sums(k));
+    }
+    return !on;
+  });
   each(tile.blocks, [&](int k) {
     const Block block = tile.block(s, k);
     write<1>(out.alpha, s, block, 1, 0, &canvas[k].total);
@@ -129,21 +116,11 @@ int64_t meetings(const Scene& s, const Bins& bins, int number) {
   int64_t total = 0;
   F16 transmittance[16];
   each(tile.blocks, [&](int k) { transmittance[k] = tile.block(s, k).inside; });
-  uint32_t live = tile.blocks;
-  for (int64_t begin = tile.begin; begin < tile.end && live; begin += kChunk) {
-    Chunk chunk(tile, bins, begin);
-    each(live, [&](int k) {
-      const Block block = tile.block(s, k);
-      const int found = chunk.of_block(k);
-      for (int j = 0; j < found; ++j) {
-        ++total;
-        if (!hit(bins.lines[chunk.ids[chunk.list[j]]], block, &transmittance[k]).on) {
-          live &= ~(1u << k);
-          break;
-        }
-      }
-    });
-  }
+  walk(s, bins, tile, [&](int k, const Block& block, const Chunk& chunk, int found) {
+    bool on = true;
+    for (int j = 0; on && j < found; ++j, ++total) on = hit(bins.lines[chunk.ids[chunk.list[j]]], block, &transmittance[k]).on;
+    return !on;
+  });
   return total;
 }
 

@@ -163,5 +163,19 @@ inline void each(uint32_t blocks, Visit&& visit) {
   for (; blocks; blocks &= blocks - 1) visit(__builtin_ctz(blocks));
 }
 
+// Calls visit(block number, block, chunk, how many of the chunk's splats its list now names) for chunk after chunk, front to back, until it
+// says of a block that nothing passes any more.
+template <class Visit>
+inline void walk(const Scene& s, const Bins& bins, const Tile& tile, Visit&& visit) {
+  uint32_t live = tile.blocks;
+  for (int64_t begin = tile.begin; begin < tile.end && live; begin += kChunk) {
+    Chunk chunk(tile, bins, begin);
+    each(live, [&](int k) {
+      const Block block = tile.block(s, k);
+      if (visit(k, block, chunk, chunk.of_block(k))) live &= ~(1u << k);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace silky
