@@ -102,7 +102,7 @@ def test_one_splat_over_every_tile(run):
 
 def test_more_pairs_than_are_kept_for_the_gradient(run):
   """Every splat over every tile: the gradient lists them again."""
-  spec = ArgSpec(n=12, width=100, height=70, tile=16, channels=3, ci=True)
+  spec = ArgSpec(n=6, width=64, height=60, tile=16, channels=3, ci=True)  # sixteen tiles, and room for twelve pairs each
   splats = random_splats(spec, seed=3)
   splats["conics"][:] = [1e-4, 2e-5, 3e-4]
   splats["radii"][:], splats["opacities"][:] = 400.0, 0.3

@@ -67,7 +67,7 @@ def test_gaussians_are_finite_and_positive_definite(avatar, deform, variables, r
 def _loss(avatar, params, buffers, rig, frame):
   variables = Variables(params, buffers)
   gaussians, aux = avatar.deform(variables, rig, frame)
-  clip = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, 5, *leaf.shape)), frame).replace(time=0.04 * jnp.arange(5.0)[None])
+  clip = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, 4, *leaf.shape)), frame).replace(time=0.04 * jnp.arange(4.0)[None])
   prediction = Prediction(jax.tree.map(lambda x: x[None, None], gaussians), None, None, jax.tree.map(lambda x: x[None, None], aux))
   terms = avatar.regularize(variables, rig, clip, prediction)
   return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gaussians)) + sum(term() if callable(term) else term for term in terms.values())

@@ -41,7 +41,7 @@ def test_a_shift_costs_half_its_square_and_pulls_by_itself():
   pull = jax.jit(jax.grad(lambda moved: solve(moved).value.sum()))(x + shift)
   np.testing.assert_allclose(pull.sum(axis=1), jnp.broadcast_to(shift, (3, 3)), rtol=2e-3, atol=3e-3)  # the shift, not twice
   masses = a / a.sum(axis=1, keepdims=True)
-  np.testing.assert_allclose(pull / masses[..., None], jnp.broadcast_to(shift, x.shape), atol=2e-2)
+  np.testing.assert_allclose(pull / masses[..., None], jnp.broadcast_to(shift, x.shape), atol=5e-2)
 
 
 @pytest.mark.parametrize("reach", REACHES)
