@@ -22,7 +22,7 @@ def covariance_from_axes(quaternions: Float[Array, "*b n 4"], deviations: Float[
     Symmetric positive semi-definite matrices, metres^2; exactly symmetric.
   """
   # Written out by components, each a contiguous vector: batched 3x3 products are slow on CPU and inexact by default on GPU. The barriers
-  # keep XLA from computing the vectors again for each of the nine results (2 times faster forward and backward on CPU, measured).
+  # keep XLA from computing the vectors again for each of the nine results (1.3 times faster forward, 1.7 to 2.3 backward, two cores).
   quaternions, deviations = lax.optimization_barrier((jnp.moveaxis(quaternions, -1, 0), jnp.moveaxis(deviations, -1, 0)))
   scaled = lax.optimization_barrier([[entry * deviations[k] for k, entry in enumerate(row)] for row in rotation_rows(*quaternions)])
   upper = [sum(scaled[i][k] * scaled[j][k] for k in range(3)) for i in range(3) for j in range(i, 3)]

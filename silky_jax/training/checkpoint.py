@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from silky_jax.config import UserError, to_dict
 from silky_jax.models.corrections import CorrectionsConfig
+from silky_jax.physics.term import PhysicsConfig
 from silky_jax.training.experiment import ExperimentConfig, build
 from silky_jax.training.step import create_state
 from silky_jax.types import Camera, TrainState, Variables
@@ -165,7 +166,7 @@ def write_config(workdir: Path, config: ExperimentConfig) -> None:
 
 
 def read_config(workdir: Path) -> ExperimentConfig:
-  """Read `config.json` of a run, also of one from before a section was added.
+  """Read `config.json` of a run, also of one from before a section was added: that has the section's defaults.
 
   Raises:
     CheckpointError: the folder holds no run.
@@ -175,8 +176,11 @@ def read_config(workdir: Path) -> ExperimentConfig:
   if not path.is_file():
     raise CheckpointError(f"{workdir}: expected the folder of a training run, found no config.json there; give the --output_dir of `train`")
   written = json.loads(path.read_text())
-  added = {"corrections": to_dict(CorrectionsConfig())}  # since format 1: runs without it had none
-  return ExperimentConfig.from_dict({**added, **written})
+  # Since format 1; off by default, so that older runs stay what they were.
+  written = {"corrections": to_dict(CorrectionsConfig()), **written}
+  if written.get("family") == "silky" and isinstance(written.get("model"), dict):
+    written["model"] = {"physics": to_dict(PhysicsConfig()), **written["model"]}
+  return ExperimentConfig.from_dict(written)
 
 
 def restore(workdir: Path | str, *, step: int | None = None) -> tuple[ExperimentConfig, TrainState]:

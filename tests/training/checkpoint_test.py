@@ -51,11 +51,11 @@ def test_round_trip_needs_only_the_folder(tmp_path):
   assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
-def test_a_run_from_before_corrections_is_read_as_one_without(tmp_path):
+def test_a_run_from_before_corrections_and_physics_is_read_as_one_without(tmp_path):
   _write(tmp_path)
   path = tmp_path / "config.json"
   old = json.loads(path.read_text())
-  assert old.pop("corrections")
+  assert old.pop("corrections") and old["family"] == "silky" and old["model"].pop("physics")
   path.write_text(json.dumps(old))
   config, state = checkpoint.restore(tmp_path)
   assert config == CONFIG and not config.corrections.enabled and int(state.step) == 2
