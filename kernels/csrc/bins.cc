@@ -2,6 +2,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
+
+#include <unistd.h>
 
 #include "splat.h"
 
@@ -94,6 +98,10 @@ void list_pairs(const Item* order, const Item* end, const Box* boxes, const int3
 }  // namespace
 
 void* Scratch::bytes(Slot slot, int64_t count) {
+  const int64_t all = int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  if (count + count / 4 > all)  // before the system ends the process
+    throw std::length_error("splat: " + std::to_string(count >> 20) + " MiB of scratch wanted, the machine has " +
+                            std::to_string(all >> 20) + "; are the splats far too large?");
   std::vector<char>& memory = memory_[slot];
   if (int64_t(memory.size()) < count + 64) {
     memory = {};

@@ -1,5 +1,7 @@
 // What the custom calls share: the pool's threads, the choice of instruction set, errors.
 #pragma once
+#include <exception>
+#include <new>
 #include <string>
 
 #include "splat.h"
@@ -18,6 +20,18 @@ bool runs(int64_t simd);
 Path path_of(int64_t simd);
 
 inline ffi::Error wrong(const std::string& what) { return ffi::Error::InvalidArgument("silky_kernels: " + what); }
+
+// XLA catches no exception: one would end the process.
+template <class Call>
+ffi::Error guarded(Call&& call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return wrong("not enough memory for the tile pairs; are the splats far too large?");
+  } catch (const std::exception& error) {
+    return wrong(error.what());
+  }
+}
 
 constexpr int64_t kLoops = 8;  // per picture, at most
 

@@ -70,20 +70,23 @@ ffi::Error forward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dept
   Batch batch;
   if (auto error = read_batch(means, boxes, depths, conics, opacities, features, background, width, height, simd, &batch); error.failure())
     return error;
-  const Path path = path_of(simd);
-  Team team = team_of(pool, batch.pictures);
-  const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
-  const Lease scratch;
-  const bool keep = integers->element_count() > 0;
-  for (int64_t k = 0; k < batch.pictures; ++k) {
-    const Scene scene = batch.at(k);
-    const Picture picture = batch.picture(image->typed_data(), alpha->typed_data(), depth->typed_data(), k);
-    const Kept kept = kept_of(batch, lines->typed_data(), integers->typed_data(), integers->element_count(), k);
-    Bins bins;
-    if (!make_bins(scene, path, parallel, keep ? &kept : nullptr, scratch.get(), &bins)) return wrong("more than 2^31 tile pairs");
-    parallel(scene.tiles(), [&](int64_t tile) { path.forward(scene, bins, int(tile), picture); });
-  }
-  return ffi::Error::Success();
+  return guarded([&]() -> ffi::Error {
+    const Path path = path_of(simd);
+    Team team = team_of(pool, batch.pictures);
+    const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
+    const Lease scratch;
+    const bool keep = integers->element_count() > 0;
+    for (int64_t k = 0; k < batch.pictures; ++k) {
+      const Scene scene = batch.at(k);
+      const Picture picture = batch.picture(image->typed_data(), alpha->typed_data(), depth->typed_data(), k);
+      const Kept kept = kept_of(batch, lines->typed_data(), integers->typed_data(), integers->element_count(), k);
+      Bins bins;
+      if (!make_bins(scene, path, parallel, keep ? &kept : nullptr, scratch.get(), &bins))
+        return wrong("splat: more than 2^31 tile pairs; are the splats far too large?");
+      parallel(scene.tiles(), [&](int64_t tile) { path.forward(scene, bins, int(tile), picture); });
+    }
+    return ffi::Error::Success();
+  });
 }
 
 ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats depths, Floats conics, Floats opacities, Floats features,
@@ -93,35 +96,37 @@ ffi::Error backward(ffi::ThreadPool pool, Floats means, Floats boxes, Floats dep
   Batch batch;
   if (auto error = read_batch(means, boxes, depths, conics, opacities, features, background, width, height, simd, &batch); error.failure())
     return error;
-  const Path path = path_of(simd);
-  Team team = team_of(pool, batch.pictures);
-  const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
-  const Lease scratch;
-  const int64_t n = batch.first.n, channels = batch.first.channels, tiles = batch.first.tiles(), slices = 16;
-  for (int64_t k = 0; k < batch.pictures; ++k) {
-    const Scene scene = batch.at(k);
-    const Picture made = batch.picture(image.typed_data(), alpha.typed_data(), depth.typed_data(), k);
-    const Picture cotangent = batch.picture(to_image.typed_data(), to_alpha.typed_data(), to_depth.typed_data(), k);
-    Bins bins;
-    if (!find_bins(scene, kept_of(batch, lines.typed_data(), integers.typed_data(), integers.element_count(), k), &bins) &&
-        !make_bins(scene, path, parallel, nullptr, scratch.get(), &bins))
-      return wrong("more than 2^31 tile pairs");
-    const int64_t pairs = bins.starts[tiles];
-    float* rows = scratch.get()->take<float>(Scratch::kRows, 16 * pairs);
-    float* colours = channels > kMany ? scratch.get()->take<float>(Scratch::kColours, padded(channels) * pairs) : nullptr;
-    float* behind = scratch.get()->take<float>(Scratch::kBackground, tiles * channels);
-    parallel(tiles, [&](int64_t tile) { path.backward(scene, bins, int(tile), made, cotangent, rows, colours, behind); });
-    const Gradients out{to_means->typed_data() + k * 2 * n,           to_depths->typed_data() + k * n,
-                        to_conics->typed_data() + k * 3 * n,          to_opacities->typed_data() + k * n,
-                        to_features->typed_data() + k * n * channels, to_background->typed_data() + k * channels};
-    parallel(slices, [&](int64_t i) { path.gather(scene, bins, rows, colours, n * i / slices, n * (i + 1) / slices, out); });
-    for (int64_t ch = 0; ch < channels; ++ch) {
-      double total = 0;
-      for (int64_t tile = 0; tile < tiles; ++tile) total += behind[channels * tile + ch];
-      out.background[ch] = float(total);
+  return guarded([&]() -> ffi::Error {
+    const Path path = path_of(simd);
+    Team team = team_of(pool, batch.pictures);
+    const ParallelFor parallel = [&team](int64_t tasks, const std::function<void(int64_t)>& f) { team.run(tasks, f); };
+    const Lease scratch;
+    const int64_t n = batch.first.n, channels = batch.first.channels, tiles = batch.first.tiles(), slices = 16;
+    for (int64_t k = 0; k < batch.pictures; ++k) {
+      const Scene scene = batch.at(k);
+      const Picture made = batch.picture(image.typed_data(), alpha.typed_data(), depth.typed_data(), k);
+      const Picture cotangent = batch.picture(to_image.typed_data(), to_alpha.typed_data(), to_depth.typed_data(), k);
+      Bins bins;
+      if (!find_bins(scene, kept_of(batch, lines.typed_data(), integers.typed_data(), integers.element_count(), k), &bins) &&
+          !make_bins(scene, path, parallel, nullptr, scratch.get(), &bins))
+        return wrong("splat: more than 2^31 tile pairs; are the splats far too large?");
+      const int64_t pairs = bins.starts[tiles];
+      float* rows = scratch.get()->take<float>(Scratch::kRows, 16 * pairs);
+      float* colours = channels > kMany ? scratch.get()->take<float>(Scratch::kColours, padded(channels) * pairs) : nullptr;
+      float* behind = scratch.get()->take<float>(Scratch::kBackground, tiles * channels);
+      parallel(tiles, [&](int64_t tile) { path.backward(scene, bins, int(tile), made, cotangent, rows, colours, behind); });
+      const Gradients out{to_means->typed_data() + k * 2 * n,           to_depths->typed_data() + k * n,
+                          to_conics->typed_data() + k * 3 * n,          to_opacities->typed_data() + k * n,
+                          to_features->typed_data() + k * n * channels, to_background->typed_data() + k * channels};
+      parallel(slices, [&](int64_t i) { path.gather(scene, bins, rows, colours, n * i / slices, n * (i + 1) / slices, out); });
+      for (int64_t ch = 0; ch < channels; ++ch) {
+        double total = 0;
+        for (int64_t tile = 0; tile < tiles; ++tile) total += behind[channels * tile + ch];
+        out.background[ch] = float(total);
+      }
     }
-  }
-  return ffi::Error::Success();
+    return ffi::Error::Success();
+  });
 }
 
 }  // namespace

@@ -83,7 +83,7 @@ class Scratch {
  public:
   enum Slot { kBoxes, kLines, kKeys, kSorted, kCounts, kListed, kStarts, kFirst, kPairs, kPlaces, kRows, kColours, kBackground, kSlots };
 
-  // Not cleared; aligned to 64 bytes. Valid until the slot is taken again.
+  // Not cleared; aligned to 64 bytes. Valid until the slot is taken again. Throws where the machine has not so much memory.
   template <class T>
   T* take(Slot slot, int64_t count) {
     return static_cast<T*>(bytes(slot, count * int64_t(sizeof(T))));

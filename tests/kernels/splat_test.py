@@ -223,6 +223,15 @@ def test_a_million_tiny_splats():
   assert np.isfinite(image).all() and 0.2 < image.mean() < 0.8
 
 
+def test_more_pairs_than_can_be_counted_are_an_error_and_no_crash():
+  """33,000 splats, each over all 65,536 tiles."""
+  n, size = 33_000, 4096
+  full = lambda value, *shape: jnp.full(shape, value, jnp.float32)
+  arrays = full(2048, n, 2), full(1e5, n, 2), full(1, n), full(1e-9, n, 3), full(0.5, n), full(0.5, n, 1), full(0, 1)
+  with pytest.raises(Exception, match=r"more than 2\^31 tile pairs"):
+    jax.block_until_ready(_cpu(arrays, size, size).image)
+
+
 @pytest.mark.parametrize("change", [{"width": 0}, {"height": 0}, {"n": 0}, {"c": 0}, {"background": 2}])
 def test_sizes_that_do_not_fit_are_named(change):
   spec = SPECS["smoke"]
