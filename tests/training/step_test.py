@@ -20,7 +20,8 @@ from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, 
 from silky_jax.types import Frame, Gaussians, Variables
 
 SIZE, COUNT = 16, 12
-RENDER = RenderConfig(capacity=1024, backend="xla")
+RENDER = RenderConfig(capacity=1024)  # the compiled kernel, as users of a CPU train: small programs
+PLAIN = RenderConfig(capacity=1024, backend="xla")
 
 
 def _toy(counts=None):
@@ -85,12 +86,12 @@ def _toy_step(weights, regularizers, ignored, background):
   return jax.jit(make_train_step(_toy(), _OPTIMIZER, config))
 
 
-def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, ignored=()):
+def _run(avatar=None, *, batch=None, steps=1, background=(1.0, 1.0, 1.0), weights=None, regularizers=None, ignored=(), render=RENDER):
   weights, regularizers = weights or {"huber": 1.0}, regularizers or {}
   if avatar is None:
     step = _toy_step(tuple(weights.items()), tuple(regularizers.items()), ignored, background)
   else:
-    config = StepConfig(weights, regularizers, part_table({}), ignored, background, RENDER)
+    config = StepConfig(weights, regularizers, part_table({}), ignored, background, render)
     step = jax.jit(make_train_step(avatar, _OPTIMIZER, config))
   state = create_state((avatar or _toy()).init(jax.random.key(0), None, None), _OPTIMIZER, seed=0)
   batch = _batch() if batch is None else batch
@@ -135,7 +136,8 @@ def test_corrections_find_where_a_frame_really_was():
   variables = _toy().init(jax.random.key(0), None, None)
   variables = variables.replace(params={**variables.params, "colors": jax.random.uniform(jax.random.key(1), (COUNT, 3))})
   frames = _frames((6,), SIZE).replace(timestep=jnp.arange(6))
-  seen = jax.vmap(lambda frame: render(_toy().deform(variables, None, frame)[0], frame.camera, jnp.ones(3), config=RENDER).image)(frames)
+  picture = lambda frame: render(_toy().deform(variables, None, frame)[0], frame.camera, jnp.ones(3), config=RENDER).image
+  seen = jax.jit(jax.vmap(picture))(frames)
   off = jnp.asarray(np.random.default_rng(3).normal(0, 0.003, (6, 3)), jnp.float32).at[:, 2].set(0.0)
   tracked = frames.replace(image=seen, mask=jnp.ones((6, SIZE, SIZE)), translation=frames.translation + off)
   variables = corrections.begin(own, variables, tracked, np.arange(6))
@@ -144,13 +146,16 @@ def test_corrections_find_where_a_frame_really_was():
     steps=240,
     own={"corrections": corrections.per_look_descent(corrections.schedule(own, steps=240))},
   )
-  step = jax.jit(
-    make_train_step(_toy(), optimizer, StepConfig({"huber": 1.0}, {"corrections": 1e-9}, part_table({}), (), (1.0, 1.0, 1.0), RENDER))
-  )
+  step = make_train_step(_toy(), optimizer, StepConfig({"huber": 1.0}, {"corrections": 1e-9}, part_table({}), (), (1.0, 1.0, 1.0), RENDER))
+
+  @jax.jit
+  def learn(state, k):
+    one = jax.tree.map(lambda leaf: leaf[k][None, None], tracked)
+    return step(state, None, Batch(one, one, jnp.zeros((1, 1), jnp.int32)), {})
+
   state = create_state(variables, optimizer, seed=0)
   for k in range(240):
-    one = jax.tree.map(lambda leaf, k=k: leaf[None, k % 6 : k % 6 + 1], tracked)
-    state, metrics = step(state, None, Batch(one, one, jnp.zeros((1, 1), jnp.int32)), {})
+    state, metrics = learn(state, k % 6)
   found = corrections.correct(state.variables, tracked).translation - frames.translation
   spread = lambda error: float(jnp.sqrt(jnp.mean((error - error.mean(axis=0))[:, :2] ** 2)))
   assert spread(found) < 0.4 * spread(off)
@@ -159,11 +164,14 @@ def test_corrections_find_where_a_frame_really_was():
 
 def test_a_term_without_weight_is_not_computed_and_three_steps_are_one_trace():
   counts = []
-  state, history = _run(_toy(counts), steps=3)
+  state, history = _run(_toy(counts), steps=3, render=PLAIN)  # the backend that counts its pairs
   assert set(history[0]) == {"huber", "loss", "psnr", "gradient_norm", "pairs", "overflow", "skipped"}
   assert len(counts) == 1
   assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
   assert int(state.stats["pairs"]) == max(int(m["pairs"]) for m in history) > 0
+  compiled, other = _run(steps=3)
+  np.testing.assert_allclose([m["loss"] for m in history], [m["loss"] for m in other], rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.variables.params, compiled.variables.params)
 
 
 def test_only_rendered_frames_are_deformed_unless_a_term_looks_across_time():
