@@ -295,7 +295,7 @@ def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Fra
 
   local, anchors, carried, quaternions, deviations, opacities = jax.vmap(jax.vmap(one))(clip)
   motion = Motion(clip.time, clip.valid, clip.shot, local, anchors, carried, quaternions, deviations, opacities, few.buffers["regions"])
-  return physics_term(motion, settings, len(rig.region_names))
+  return physics_term(motion, settings, len(rig.region_names)).value
 
 
 # ---- the start -------------------------------------------------------------------------------------------------------------------

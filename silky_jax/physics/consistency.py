@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from silky_jax.math import gaussian, safe, spd
 from silky_jax.math.symmetric3 import cholesky
 
-__all__ = ["Measure", "adaptive_distance", "blur_of", "group_rms", "jerk_weights", "mean_over"]
+__all__ = ["Measure", "adaptive_distance", "blur_of", "group_rms", "jerk_weights", "mean_over", "running_rms"]
 
 Measure = Literal["hellinger", "bhattacharyya", "airm", "w2"]
 
@@ -38,11 +38,42 @@ def group_rms(residuals: Float[Array, "*b n 3"], counted: Float[Array, "*b n"], 
   return safe.sqrt(safe.divide(over_all(squares * counted), over_all(lax.stop_gradient(counted))))
 
 
+def running_rms(
+  before: Float[Array, "g"],
+  residuals: Float[Array, "*b n 3"],
+  counted: Float[Array, "*b n"],
+  groups: Int[Array, "n"],
+  *,
+  memory: float = 0.9,
+) -> Float[Array, "g"]:
+  """The mean over steps, exponentially forgotten, of what `group_rms` is in each: m <- memory m + (1 - memory) rms.
+
+  A group's first step is its mean: starting from 0 would blur too little for 1 / (1 - memory) steps. A group without a counted residual
+  keeps what it had.
+
+  Args:
+    before: mm, of each group; 0, or what is not a number, where there is nothing yet.
+    residuals: mm.
+    counted: 1, or 0 for those that are left out.
+    groups: of each point.
+    memory: 0 is this step alone.
+
+  Returns:
+    mm; the next step's `before`. No gradient.
+  """
+  before, counted = lax.stop_gradient((before, counted))
+  now = group_rms(residuals, counted, groups, before.shape[0])
+  seen = jax.ops.segment_sum(jnp.sum(counted.reshape(-1, counted.shape[-1]), axis=0), groups, before.shape[0]) > 0
+  known = before > 0
+  mixed = jnp.where(known, memory * before + (1 - memory) * now, now)
+  return jnp.where(seen, mixed, jnp.where(known, before, 0))
+
+
 def blur_of(rms: Float[Array, "g"], groups: Int[Array, "n"], *, gain: float = 1.0, least: float = 0.5) -> Float[Array, "n"]:
   """The deviation by which both Gaussians are blurred: tau = max(least, gain rms of the group).
 
   Args:
-    rms: mm, of each group; averaged over steps where the caller keeps it.
+    rms: mm, of each group: `running_rms`.
     groups: of each point.
     gain: kappa.
     least: mm; bounds the covariances below.

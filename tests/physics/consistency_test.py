@@ -22,6 +22,18 @@ def test_residuals_by_group():
   assert not np.asarray(jax.grad(lambda r: c.group_rms(r, jnp.ones((2, 3)), jnp.asarray([0, 1, 1]), 3).sum())(residuals)).any()
 
 
+def test_residuals_are_averaged_over_steps():
+  residuals, groups = jnp.asarray([[[3.0, 4, 0], [0, 0, 2], [0, 0, 0], [9, 9, 9]]]), jnp.asarray([0, 1, 2, 3])
+  counted = jnp.asarray([[1.0, 1, 1, 0]])
+  found = c.running_rms(jnp.asarray([0.0, 1, 1, 1]), residuals, counted, groups)
+  # The first of its kind; a tenth of the new; perfect inertia is a residual too; not counted.
+  np.testing.assert_allclose(found, [5, 0.9 + 0.2, 0.9, 1], rtol=1e-6)
+  lost = c.running_rms(jnp.full(4, jnp.nan), residuals, counted, groups)
+  np.testing.assert_allclose(lost, [5, 2, 0, 0], rtol=1e-6)
+  slopes = jax.grad(lambda b, r: c.running_rms(b, r, counted, groups).sum(), (0, 1))(jnp.ones(4), residuals)
+  assert not any(np.asarray(slope).any() for slope in slopes)
+
+
 def test_jerky_anchors_are_trusted_less():
   np.testing.assert_allclose(c.jerk_weights(jnp.asarray([[0.0, 0, 0], [1, 0, 0], [0, 3, 0]])), [1, 0.5, 0.1], rtol=1e-6)
 

@@ -10,7 +10,11 @@ import pytest
 from silky_jax.physics.term import Motion, PhysicsConfig, physics_term
 
 ALL = PhysicsConfig()
-term = jax.jit(physics_term, static_argnames=("config", "group_count"))
+whole = jax.jit(physics_term, static_argnames=("config", "group_count"))
+
+
+def term(clip, config, group_count):
+  return whole(clip, config, group_count).value
 
 
 def _clip(t=6, n=40, seed=0, wild=0.0):
@@ -59,7 +63,7 @@ def test_what_cannot_be_predicted_costs_nothing(change):
     clip = clip._replace(shots=jnp.asarray([[0, 0, 1, 1]]))
   elif change == "missing":
     clip = clip._replace(valid=jnp.asarray([[True, False, True, True]]))
-  loss = lambda r: physics_term(clip._replace(residuals=r), ALL, 3)
+  loss = lambda r: physics_term(clip._replace(residuals=r), ALL, 3).value
   value, slope = jax.jit(jax.value_and_grad(loss))(clip.residuals)
   assert value == 0 and not np.asarray(slope).any()
 
@@ -72,7 +76,7 @@ def test_a_padded_clip_equals_the_clip():
   padded = padded._replace(valid=jnp.asarray([[True] * 5 + [False]]))
   assert float(term(clip, ALL, 3)) > 1e-3
   np.testing.assert_allclose(term(padded, ALL, 3), term(clip, ALL, 3), rtol=1e-5)
-  slopes = jax.grad(lambda r: physics_term(padded._replace(residuals=r), ALL, 3))(padded.residuals)
+  slopes = jax.grad(lambda r: physics_term(padded._replace(residuals=r), ALL, 3).value)(padded.residuals)
   assert np.isfinite(slopes).all()
 
 
@@ -80,7 +84,7 @@ def test_a_padded_clip_equals_the_clip():
 def test_other_predictors_and_orders_are_finite_and_hear_noise(predictor):
   config = dataclasses.replace(ALL, predictor=predictor, order=1)
   clip = _clip(wild=0.5)
-  value, slopes = jax.jit(jax.value_and_grad(lambda c: physics_term(c, config, 3), allow_int=True))(clip)
+  value, slopes = jax.jit(jax.value_and_grad(lambda c: physics_term(c, config, 3).value, allow_int=True))(clip)
   assert 1e-3 < value < 1
   assert all(np.isfinite(s).all() for s in (slopes.residuals, slopes.quaternions, slopes.log_deviations))
 
@@ -91,3 +95,20 @@ def test_two_clips_are_a_mean():
   stack = lambda a, b: jnp.concatenate([a, b]) if a.ndim > 1 else a
   both = jax.tree.map(stack, one, other)
   np.testing.assert_allclose(term(both, config, 3), 0.5 * (term(one, config, 3) + term(other, config, 3)), rtol=1e-5)
+
+
+def test_the_blur_remembers():
+  """A step of much noise after calm ones is blurred by a tenth of itself; what was not seen keeps its memory; a first step is its own."""
+  calm, wild = _clip(wild=0.2), _clip(wild=4.0)
+  first = whole(calm, ALL, 4)  # the fourth group has no member
+  np.testing.assert_array_equal(whole(calm, ALL, 4, jnp.zeros(4)).rms, first.rms)
+  assert (first.rms[:3] > 0.1).all() and first.rms[3] == 0
+  alone = whole(wild, ALL, 4)
+  after = whole(wild, ALL, 4, first.rms.at[3].set(7.0))
+  np.testing.assert_allclose(after.rms, [*(0.9 * first.rms[:3] + 0.1 * alone.rms[:3]), 7.0], rtol=1e-5)
+  assert after.value > alone.value  # less blurred, so nearer to 1
+  forgetful = whole(wild, dataclasses.replace(ALL, blur_memory=0.0), 4, first.rms)
+  np.testing.assert_allclose(forgetful.rms, alone.rms, rtol=1e-5)
+  unseen = whole(wild._replace(valid=jnp.zeros((1, 6), bool)), ALL, 4, first.rms)
+  np.testing.assert_array_equal(unseen.rms, first.rms)
+  assert unseen.value == 0
