@@ -1,13 +1,14 @@
 """Where points should be next, by inertia: polynomials through the last frames, of any spacing in time.
 
 A window of t frames gives u = t - (order + 1) predictions, each from the order + 1 frames before it. Predicting is linear:
-`history_weights` depends on times alone, `predict` applies it to anything that has a value per frame.
+`history_weights` depends on times alone, `predict` applies it to anything that has a value per frame. Where the frame after is known too,
+`between` says what inertia puts in the middle, with a noise gain of 1/2 where the line ahead has 5.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["history_weights", "predict", "predict_means", "usable"]
+__all__ = ["between", "history_weights", "predict", "predict_means", "share_of_way", "usable"]
 
 
 def _history(x: Array, order: int) -> list[Array]:
@@ -110,6 +111,42 @@ def predict_means(
     In the unit of `means`, for the frames after the history. At order 2 and even times the truth is missed by the third difference.
   """
   return predict(means, history_weights(times, order=order, damping=damping))
+
+
+def share_of_way(times: Float[Array, "*b t"]) -> Float[Array, "*b u"]:
+  """How far each inner frame is on the way, in time, from the frame before it to the frame after it.
+
+  Equation: (t_k - t_k-1) / (t_k+1 - t_k-1): Lagrange's weight of the frame after; 1 minus it is that of the frame before.
+
+  Args:
+    times: seconds.
+
+  Returns:
+    For the frames 1 to t - 2: 0 to 1, 1/2 of even times and where all three are one. None (length 0) where t < 3. Whether it may be used:
+    `usable` of order 1, whose k-th entry speaks of the same three frames.
+  """
+  if times.shape[-1] < 3:
+    return jnp.zeros((*times.shape[:-1], 0), times.dtype)
+  whole = times[..., 2:] - times[..., :-2]
+  good = whole > 0
+  return jnp.where(good, (times[..., 1:-1] - times[..., :-2]) / jnp.where(good, whole, 1), 0.5)
+
+
+def between(values: Float[Array, "*b t n c"], times: Float[Array, "*b t"]) -> Float[Array, "*b u n c"]:
+  """Where each point would be if it moved evenly from the frame before to the frame after: exact on lines.
+
+  Equation: (1 - s) x_k-1 + s x_k+1, s = `share_of_way`. At even times the truth is missed by half the second difference.
+
+  Args:
+    values: per frame and point, any channels.
+    times: seconds.
+
+  Returns:
+    For the frames 1 to t - 2. Linear in `values`.
+  """
+  share = share_of_way(times)[..., None, None]
+  count = share.shape[-3]
+  return (1 - share) * values[..., :count, :, :] + share * values[..., values.shape[-3] - count :, :, :]
 
 
 def _check(order: int) -> None:

@@ -1,22 +1,34 @@
 """How covariances should be next: a linear motion acts on them by congruence, A S A^T, and their own past extrapolates on the SPD manifold.
 
 Under dx/dt = L x a Gaussian obeys dS/dt = L S + S L^T, so S(t + h) = A S A^T with A = exp(L h): together with its mean one element of the
-affine group. `mesh` takes A from the surface that carries the Gaussians; the others from the covariances' history, newest first.
+affine group. `mesh` takes A from the surface that carries the Gaussians; the others from the covariances' history, newest first, or, where
+the frame after is known too, from both neighbours in time.
 Arrays in millimetres^2.
 """
 
 from typing import Literal, get_args
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from silky_jax.math import spd, symmetric3
 from silky_jax.math.symmetric3 import product
 
-__all__ = ["LONGEST", "Predictor", "deformation", "history_of", "predict_covariances", "transport_covariances"]
+__all__ = [
+  "LONGEST",
+  "Predictor",
+  "between_covariances",
+  "deformation",
+  "history_of",
+  "predict_covariances",
+  "regular",
+  "transport_covariances",
+]
 
 Predictor = Literal["mesh", "airm1", "airm2", "logeuclid2", "bures1"]
 _HISTORY: dict[str, int] = {"mesh": 1, "airm1": 2, "airm2": 3, "logeuclid2": 3, "bures1": 2}
+_FLATTEST = 1e-3  # sine of a triangle's angle: edges of 1 mm on a head in float32 have directions to 1e-5, so this one to a hundredth
+_SHORTEST = 1e-6  # metres, of an edge: likewise
 LONGEST = 3**0.5 * 0.6931472  # sqrt(3) log 2: at most a doubling of every axis in one frame
 
 
@@ -132,19 +144,71 @@ def _flat(history, times, damping, longest):
   return symmetric3.exponential(logs[0] + _shorten(damping * step, longest))
 
 
+def between_covariances(
+  older: Float[Array, "*b 3 3"], newer: Float[Array, "*b 3 3"], share: Float[Array, "*#b"], *, predictor: Predictor = "airm2"
+) -> Float[Array, "*b 3 3"]:
+  """The covariance on the way from the frame before to the frame after.
+
+  Equations (P before, Q after, s the share of the way): P^1/2 (P^-1/2 Q P^-1/2)^s P^1/2, the geodesic of the affine-invariant metric;
+  logeuclid2 exp((1 - s) log P + s log Q); bures1 (I + s (T - I)) P (I + s (T - I)) with the optimal map T from P to Q. Nothing is
+  extrapolated, so nothing has to be shortened.
+
+  Args:
+    older: P.
+    newer: Q.
+    share: s, 0 to 1: `kinematics.share_of_way`.
+    predictor: which metric; "mesh" and airm* are affine-invariant ("mesh" wants both brought to the frame between by `deformation` first).
+
+  Returns:
+    Symmetric positive definite. Differentiable once.
+
+  Raises:
+    ValueError: an unknown predictor.
+  """
+  history_of(predictor)
+  share = share[..., None, None]
+  if predictor == "logeuclid2":
+    return symmetric3.exponential((1 - share) * symmetric3.logarithm(older) + share * symmetric3.logarithm(newer))
+  eye = jnp.eye(3, dtype=older.dtype)
+  if predictor == "bures1":
+    return spd.congruence(eye + share * (spd.optimal_map(older, newer) - eye), older)
+  # As in `predict_covariances`: through a tangent at P itself (`spd.geodesic`) a needle would lose its digits.
+  half, inverse = symmetric3.root(older), symmetric3.inverse_root(older)
+  return spd.congruence(half, symmetric3.exponential(share * symmetric3.logarithm(spd.relative(inverse, newer))))
+
+
+def regular(edges: Float[Array, "*b 3 3"], rest: Float[Array, "*b 3 3"]) -> Bool[Array, "*b"]:
+  """Whether two states of a triangle have a deformation between them: neither flat nor tiny, and both the same way round.
+
+  Args:
+    edges: columns [e1 e2 n]: two edges, metres, and the unit normal of a triangle.
+    rest: the same at another time.
+
+  Returns:
+    False where an edge is below a micrometre, the sine of the angle between the edges below 1e-3, the determinants differ in sign
+    (mirrored), or an entry is not a number. No gradient.
+  """
+  fine, sizes = [], []
+  for state in (edges, rest):
+    lengths = jnp.sqrt(jnp.sum(state**2, axis=-2))
+    sizes.append(symmetric3.determinant(state))
+    fine.append((jnp.abs(sizes[-1]) > _FLATTEST * jnp.prod(lengths, axis=-1)) & (jnp.min(lengths, axis=-1) > _SHORTEST))
+  return fine[0] & fine[1] & ((sizes[0] > 0) == (sizes[1] > 0))
+
+
 def deformation(edges: Float[Array, "*b 3 3"], rest: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
   """The deformation of a surface from triangle columns [e1 e2 n]: J = [e1 e2 n] [E1 E2 N]^-1.
 
+  Of two moments it is that from the one to the other, J_k J_k-1^-1: the head at rest cancels.
+
   Args:
-    edges: two edges and the unit normal of a triangle now, in columns.
-    rest: the same at rest.
+    edges: two edges, metres, and the unit normal of a triangle now, in columns.
+    rest: the same at rest, or at another time.
 
   Returns:
-    J; the identity where a triangle is degenerate or turned inside out, of which the second result would be a mirrored Gaussian.
+    J; the identity, with gradient 0, where `regular` says that there is none.
   """
   eye = jnp.eye(3, dtype=edges.dtype)
-  sizes = symmetric3.determinant(edges), symmetric3.determinant(rest)
-  # Both the same way round, and neither flat: checked before the division, or its infinities would reach the gradient.
-  good = (sizes[0] * sizes[1] > 0) & (jnp.abs(sizes[1]) > 1e-12) & (jnp.abs(sizes[0]) > 1e-12)
-  good = good[..., None, None]
-  return jnp.where(good, product(edges, symmetric3.inverse(jnp.where(good, rest, eye))), eye)
+  good = regular(edges, rest)[..., None, None]
+  # Masked before the division, or its infinities would reach the gradient.
+  return jnp.where(good, product(jnp.where(good, edges, eye), symmetric3.inverse(jnp.where(good, rest, eye))), eye)

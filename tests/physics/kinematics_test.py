@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from silky_jax.physics.kinematics import history_weights, predict, predict_means, usable
+from silky_jax.physics.kinematics import between, history_weights, predict, predict_means, share_of_way, usable
 
 EVEN = jnp.arange(6) * 0.04
 UNEVEN = jnp.asarray([0.0, 0.04, 0.07, 0.2, 0.24, 0.3])
@@ -98,3 +98,21 @@ def test_batches_of_windows(x64):
 def test_an_order_that_there_is_not():
   with pytest.raises(ValueError, match="order: expected 1 or 2, got 3"):
     inspect.unwrap(history_weights)(EVEN, order=3)
+
+
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_between_neighbours_is_the_line_through_them(x64, times):
+  times = times.astype(jnp.float64)
+  line, bent = _path(times, 1), _path(times, 2)
+  np.testing.assert_allclose(between(line, times), line[1:-1], atol=1e-12)
+  wanted = [
+    [np.interp(times[k], times[k - 1 : k + 2 : 2], bent[k - 1 : k + 2 : 2, i, j]) for i in range(4) for j in range(3)] for k in range(1, 5)
+  ]
+  np.testing.assert_allclose(between(bent, times).reshape(4, 12), wanted, atol=1e-12)
+  still = times.at[2:4].set(times[1])
+  assert share_of_way(still).tolist()[1] == 0.5 and np.isfinite(share_of_way(still)).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_between_nothing_is_nothing(count):
+  assert between(jnp.ones((count, 5, 3)), EVEN[:count]).shape == (0, 5, 3)

@@ -9,7 +9,15 @@ import pytest
 import scipy.linalg
 
 from silky_jax.math import spd, symmetric3
-from silky_jax.physics.transport import LONGEST, deformation, history_of, predict_covariances, transport_covariances
+from silky_jax.physics.transport import (
+  LONGEST,
+  between_covariances,
+  deformation,
+  history_of,
+  predict_covariances,
+  regular,
+  transport_covariances,
+)
 
 PREDICTORS = ("airm1", "airm2", "logeuclid2", "bures1")
 predict = jax.jit(predict_covariances, static_argnames=("predictor", "damping", "longest"))
@@ -97,6 +105,25 @@ def test_still_and_isotropic(predictor):
     np.testing.assert_allclose(symmetric3.symmetric(slope), share * symmetric3.symmetric(weight), atol=2e-4)
 
 
+@pytest.mark.parametrize("predictor", ["airm2", "logeuclid2", "bures1"])
+def test_between_two_frames_is_on_their_geodesic(x64, predictor):
+  """At a third of the time a third of the way, by distances that NumPy and SciPy know; at its ends the ends."""
+  a, b = np.asarray(_points(seed=1)), np.asarray(_points(seed=2))
+  way = jax.jit(lambda share: between_covariances(jnp.asarray(a), jnp.asarray(b), share, predictor=predictor))
+  np.testing.assert_allclose(way(jnp.zeros(1)), a, rtol=1e-9, atol=1e-9)
+  np.testing.assert_allclose(way(jnp.ones(1)), b, rtol=1e-9, atol=1e-9)
+  found = np.asarray(way(jnp.full(1, 1 / 3)))
+  root = lambda m: scipy.linalg.sqrtm(m).real
+  distances = {
+    "airm2": lambda p, q: np.linalg.norm(np.log(scipy.linalg.eigvalsh(q, p))),
+    "logeuclid2": lambda p, q: np.linalg.norm(scipy.linalg.logm(p) - scipy.linalg.logm(q)),
+    "bures1": lambda p, q: np.sqrt(np.trace(p + q - 2 * root(root(p) @ q @ root(p)))),
+  }
+  length = distances[predictor]
+  for p, q, m in zip(a, b, found, strict=True):
+    np.testing.assert_allclose([length(p, m), length(m, q)], length(p, q) * np.asarray([1 / 3, 2 / 3]), rtol=1e-6)
+
+
 def test_damping_stands_still(x64):
   history = [_points(seed=k) for k in range(3)]
   np.testing.assert_allclose(predict(history, _times(0.0, 1.0, 2.0, 3.0), damping=0.0), history[0], rtol=1e-9, atol=1e-9)
@@ -120,6 +147,30 @@ def test_deformation_of_triangles(x64):
     np.testing.assert_array_equal(deformation(now, before), jnp.broadcast_to(jnp.eye(3), (3, 3, 3)))
     slope = jax.grad(lambda n, b: jnp.sum(deformation(n, b)), (0, 1))(now, before)
     assert all(np.isfinite(s).all() for s in slope)
+
+
+def test_which_triangles_have_a_deformation():
+  """Of a head's size in metres: what is thin but sound, and what is not."""
+  plain = jnp.asarray([[1e-3, 0, 0], [0, 1e-3, 0], [0, 0, 1]])
+  states = {
+    "sound": (plain, True),
+    "small": (plain * jnp.asarray([1e-2, 1e-2, 1]), True),
+    "a sliver of a hundredth": (plain.at[:, 1].set(jnp.asarray([1e-3, 1e-5, 0])), True),
+    "a sliver of a ten-thousandth": (plain.at[:, 1].set(jnp.asarray([1e-3, 1e-7, 0])), False),
+    "flat": (plain.at[:, 1].set(plain[:, 0]).at[:, 2].set(0), False),
+    "a point": (plain * jnp.asarray([0.0, 0, 0]), False),
+    "below a micrometre": (plain * jnp.asarray([1e-4, 1e-4, 1]), False),
+    "mirrored": (plain * jnp.asarray([1.0, 1, -1]), False),
+    "not a number": (plain.at[0, 0].set(jnp.nan), False),
+  }
+  given, wanted = jnp.stack([m for m, _ in states.values()]), [fine for _, fine in states.values()]
+  base = jnp.broadcast_to(plain, given.shape)
+  assert regular(given, base).tolist() == regular(base, given).tolist() == wanted
+  # No gradient of what there is not, and numbers all over.
+  slopes = jax.grad(lambda n, b: jnp.sum(deformation(n, b)), (0, 1))
+  for now, before in ((given, base), (base, given)):
+    for slope in slopes(now, before):
+      assert np.isfinite(slope).all() and [bool(np.asarray(s).any()) for s in slope] == wanted
 
 
 def test_what_is_asked_for_wrongly():
