@@ -15,12 +15,15 @@ from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_clo
 TRAINED = ("means2d", "conics", "features", "opacities", "depths", "background")
 ORDER = ("means2d", "conics", "features", "opacities", "depths", "pairs", "tile_starts", "background")
 CI = [name for name, spec in ARG_SPECS.items() if spec.ci]
+CAPACITY = 1024  # more than any of these pictures asks for; the definition looks at all of them in every tile
+
+_bin_tiles = jax.jit(bin_tiles, static_argnames=("width", "height", "tile", "capacity"))
 
 
-def arguments(spec, splats=None, capacity=4096):
+def arguments(spec, splats=None, capacity=CAPACITY):
   """Arguments of rasterize_tiles by name, as JAX arrays, bins included."""
   splats = {name: jnp.asarray(value) for name, value in (splats or random_splats(spec)).items()}
-  bins = bin_tiles(
+  bins = _bin_tiles(
     splats["means2d"], splats.pop("radii"), splats["depths"], width=spec.width, height=spec.height, tile=spec.tile, capacity=capacity
   )
   assert int(bins.overflow) == 0
@@ -45,20 +48,25 @@ def value_and_gradient(rasterize, spec, given, cotangents):
   return outputs, gradient
 
 
+@functools.cache
+def _rasterize_by(backend):
+  """One object for each backend, so that the tests share compiled programs."""
+
+  def rasterize(*arrays):
+    *arrays, width, height, tile = arrays
+    return rasterize_tiles(*arrays, width=width, height=height, tile=tile, backend=backend)
+
+  return rasterize
+
+
 class RasterizeSuite:
   """Values and gradients against the definition; edges; batches."""
 
   backend: str
 
-  @functools.cached_property
+  @property
   def rasterize(self):
-    backend = self.backend
-
-    def rasterize(*arrays):
-      *arrays, width, height, tile = arrays
-      return rasterize_tiles(*arrays, width=width, height=height, tile=tile, backend=backend)
-
-    return rasterize
+    return _rasterize_by(self.backend)
 
   def assert_as_defined(self, spec, given):
     found, found_gradient = value_and_gradient(self.rasterize, spec, given, cotangents(spec))

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_kernels import bin_tiles, native, splat
+from silky_kernels import native, splat
 from silky_kernels.rasterize import definition
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec, random_splats
 
 from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close
-from tests.kernels.rasterize_suite import cotangents
+from tests.kernels.rasterize_suite import CAPACITY, arguments, cotangents, value_and_gradient
 
 NAMES = ("means2d", "radii", "depths", "conics", "opacities", "features", "background")
 SPECS = {name: spec for name, spec in ARG_SPECS.items() if spec.ci} | {
@@ -23,18 +23,25 @@ SPECS = {name: spec for name, spec in ARG_SPECS.items() if spec.ci} | {
   "many_channels": ArgSpec(n=50, width=20, height=37, tile=16, channels=32, ci=True),
   "one_pixel": ArgSpec(n=5, width=1, height=1, tile=16, channels=3, ci=True),
 }
+SIXTEEN_TILES = ArgSpec(n=12, width=64, height=60, tile=16, channels=3, ci=True)
+JUDGED = ArgSpec(n=200, width=64, height=60, tile=16, channels=33, ci=True)  # no spec is larger in any way
+
+
+@functools.cache
+def _by(backend, simd):
+  """splat by one backend and instruction set, as a function of (arrays, width, height): one object each, so that programs are shared."""
+  return lambda arrays, width, height: splat(*arrays, width=width, height=height, capacity=2 * CAPACITY, backend=backend)
 
 
 @pytest.fixture(params=["xla", *native.SIMD])
 def run(request, monkeypatch):
-  """splat by one backend and instruction set, as a function of (arrays, width, height)."""
-  backend = "xla" if request.param == "xla" else "cpu"
-  if backend == "cpu":
-    assert native.why_not() is None  # built wherever tests run
-    if not native.load().silky_runs(native.SIMD.index(request.param)):
-      pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setenv("SILKY_SIMD", request.param)
-  return lambda arrays, width, height: splat(*arrays, width=width, height=height, capacity=8192, backend=backend)
+  if request.param == "xla":
+    return _by("xla", None)
+  assert native.why_not() is None  # built wherever tests run
+  if not native.load().silky_runs(native.SIMD.index(request.param)):
+    pytest.skip(f"this processor has no {request.param}")
+  monkeypatch.setenv("SILKY_SIMD", request.param)  # read when a call is traced
+  return _by("cpu", request.param)
 
 
 def _arrays(spec, splats=None):
@@ -42,35 +49,38 @@ def _arrays(spec, splats=None):
   return [jnp.asarray(splats[name]) for name in NAMES]
 
 
-def _defined(arrays, width, height):
-  means2d, radii, depths, conics, opacities, features, background = arrays
-  bins = bin_tiles(means2d, radii, depths, width=width, height=height, tile=16, capacity=8192)
-  return definition.rasterize(means2d, conics, features, opacities, depths, bins.pairs, bins.tile_starts, background, width, height, 16)
-
-
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def _outputs_and_gradients(function, arrays, spec):
   given = cotangents(spec)
 
   def loss(arrays):
-    outputs = tuple(function(arrays, spec.width, spec.height))[:3]
-    return sum(jnp.sum(a * b) for a, b in zip(outputs, given, strict=True)), outputs
+    made = function(arrays, spec.width, spec.height)
+    return sum(jnp.sum(a * b) for a, b in zip(made[:3], given, strict=True)), (*made[:3], made.overflow)
 
-  gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+  gradient, outputs = jax.grad(loss, has_aux=True)(arrays)
   return outputs, gradient
 
 
 @functools.cache
 def _as_it_should_be(spec, data):
-  """By the definition; once for all backends."""
-  shapes = [np.shape(random_splats(spec)[name]) for name in NAMES]
-  arrays = [jnp.asarray(np.frombuffer(bits, np.float32).reshape(shape)) for bits, shape in zip(data, shapes, strict=True)]
-  return _outputs_and_gradients(_defined, arrays, spec)
+  """By the definition; once for all backends, and all shapes by one program: it fills a part of a larger problem of culled splats."""
+  shapes = {name: np.shape(value) for name, value in random_splats(spec).items()}
+  whole = {name: np.zeros_like(value) for name, value in random_splats(JUDGED).items()}
+  for name, bits in zip(NAMES, data, strict=True):
+    whole[name][tuple(map(slice, shapes[name]))] = np.frombuffer(bits, np.float32).reshape(shapes[name])
+  given = [np.zeros_like(cotangent) for cotangent in cotangents(JUDGED)]
+  for canvas, part in zip(given, cotangents(spec), strict=True):
+    canvas[tuple(map(slice, part.shape))] = part
+  outputs, gradient = value_and_gradient(definition.rasterize, JUDGED, arguments(JUDGED, whole), tuple(given))
+  outputs = [canvas[tuple(map(slice, part.shape))] for canvas, part in zip(outputs, cotangents(spec), strict=True)]
+  return outputs, [None if name == "radii" else gradient[name][tuple(map(slice, shapes[name]))] for name in NAMES]
 
 
 def _assert_as_defined(run, spec, splats=None):
   arrays = _arrays(spec, splats)
-  found, found_gradient = _outputs_and_gradients(run, arrays, spec)
+  (*found, overflow), found_gradient = _outputs_and_gradients(run, arrays, spec)
   wanted, wanted_gradient = _as_it_should_be(spec, tuple(np.asarray(a).tobytes() for a in arrays))
+  assert int(overflow) == 0
   for name, a, b in zip(("image", "alpha", "depth"), found, wanted, strict=True):
     assert_pictures_close(a, b, TOLERANCES["float32"], name)
   for name, a, b in zip(NAMES, found_gradient, wanted_gradient, strict=True):
@@ -102,7 +112,7 @@ def test_one_splat_over_every_tile(run):
 
 def test_more_pairs_than_are_kept_for_the_gradient(run):
   """Every splat over every tile: the gradient lists them again."""
-  spec = ArgSpec(n=6, width=64, height=60, tile=16, channels=3, ci=True)  # sixteen tiles, and room for twelve pairs each
+  spec = SIXTEEN_TILES  # and room for twelve pairs each
   splats = random_splats(spec, seed=3)
   splats["conics"][:] = [1e-4, 2e-5, 3e-4]
   splats["radii"][:], splats["opacities"][:] = 400.0, 0.3
@@ -111,7 +121,7 @@ def test_more_pairs_than_are_kept_for_the_gradient(run):
 
 def test_long_thin_splats_are_not_culled_by_their_blocks(run):
   """Needles at 45 degrees: the ellipse is nowhere near the corners of its box."""
-  spec = ArgSpec(n=12, width=64, height=48, tile=16, channels=3, ci=True)
+  spec = SIXTEEN_TILES
   splats = random_splats(spec, seed=7)
   angle, long, thin = np.pi / 4, 12.0, 1.0
   turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -160,8 +170,7 @@ def test_repeats_are_bit_equal(run):
 # ---- the C++ alone
 
 
-def _cpu(arrays, width, height):
-  return splat(*arrays, width=width, height=height, backend="cpu")
+_cpu = _by("cpu", None)
 
 
 def test_a_batch_is_one_call_in_the_program():
@@ -202,7 +211,7 @@ def test_ties_in_depth_keep_the_order_of_the_input():
   splats = random_splats(spec, seed=10)
   splats["depths"][:] = 2.0
   found, _ = _outputs_and_gradients(_cpu, _arrays(spec, splats), spec)
-  wanted, _ = _outputs_and_gradients(_defined, _arrays(spec, splats), spec)
+  wanted, _ = _as_it_should_be(spec, tuple(splats[name].tobytes() for name in NAMES))
   assert_pictures_close(found[0], wanted[0], TOLERANCES["float32"])
 
 
