@@ -7,9 +7,10 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def term(weight=0.0, start=0.0):
-  """A term of the loss: its weight (0 removes it), and the share of the run after which it joins. At most three different starts."""
-  return ConfigDict({"weight": weight, "start": start})
+def term(weight=0.0, start=0.0, ramp=0.0):
+  """A term of the loss: its weight (0 removes it), the share of the run after which it joins, at most three different ones, and the share
+  over which its weight then grows."""
+  return ConfigDict({"weight": weight, "start": start, "ramp": ramp})
 
 
 def get_config():
@@ -49,12 +50,33 @@ def get_config():
   c.model.physics.mode = "anchor"  # what rides on the mesh moves by inertia; or "absolute": the motion in the head's axes does
   c.model.physics.order = 2  # 1 keeps the velocity, 2 the acceleration too
   c.model.physics.damping = 1.0  # 0 predicts that all stands still
-  c.model.physics.predictor = "airm2"  # of covariances; or airm1, logeuclid2, bures1
+  c.model.physics.predictor = "airm2"  # of covariances; or mesh, airm1, logeuclid2, bures1
+  c.model.physics.sided = "past"  # predicted from the frames before; "both": from the one before and the one after
   c.model.physics.measure = "hellinger"  # or bhattacharyya, airm, w2
   c.model.physics.blur_gain = 1.0  # in units of a region's root mean square residual
   c.model.physics.least_blur = 0.5  # mm
+  c.model.physics.blur_memory = 0.9  # share of the running residual that a step keeps
   c.model.physics.jerk_scale = 1.0  # mm per frame^3, mode "absolute"
   c.model.physics.sample = 2048  # Gaussians per step; 0 takes all
+
+  c.model.transport = ConfigDict()
+  c.model.transport.landmark_groups = "flame"  # groups by landmarks of the rig; or "face-parsing", by labels seen in training frames
+  c.model.transport.levels = (0, 1)  # 0: layout of the groups, 1: within each group, 2: within the cell of each landmark
+  c.model.transport.atoms = 128  # Gaussians per group and step
+  c.model.transport.frames = 1  # rendered frames of a clip, at most
+  c.model.transport.blur = 3.0  # mm, below which shapes are not told apart
+  c.model.transport.semi_reach = 30.0  # mm, further than which mass is rather lost than carried; rigid groups have no such limit
+  c.model.transport.mobile_reach = 10.0
+  c.model.transport.weight_family = "tanh"  # of a group's weight over its mobility; or sech, rational, constant
+  c.model.transport.weight_gain = 1.0
+  c.model.transport.least_weight = 0.05
+  c.model.transport.stiffness_rate = 0.1  # drift of the weights towards equal stress; 0 keeps them
+  c.model.transport.stiffness_every = 100  # steps
+  c.model.transport.layout = 1.0  # weight of level 0
+  c.model.transport.border = 0.1  # weight of cracks between groups
+  c.model.transport.balance = 0.0  # weight of unequal stress, as a loss
+  c.model.transport.threshold = 1e-2  # of a solve: error of its marginals
+  c.model.transport.max_iterations = 100  # of a solve; one that has not converged by then adds nothing, and is counted
 
   c.clips = ConfigDict()
   c.clips.clips = 1  # per step

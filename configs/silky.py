@@ -32,12 +32,14 @@ def get_config(variant="mlp"):
     "color_smoothness": default.term(1e-3),
     "view_dependence": default.term(1e-3),
     "transparency": default.term(1e-2),
-    # Inertia over a window: `--config.losses.regularizers.physics.weight=0.1 --config.clips.length=6`. Off until it is measured.
-    "physics": default.term(0.0),
+    # The flagship's own two: inertia over a window of frames, and mass that keeps to its anatomy. --physics_weight, --ot_weight.
+    "physics": default.term(0.1, start=0.5, ramp=0.15),
+    "transport": default.term(1.0, start=0.5, ramp=0.15),
   }
   # Hair stands up to 30 mm off the scalp; at a quarter of this rate it gets there too late (-0.2 dB after 800 steps).
   c.optimizer.rates["gaussians/offset"] = (2e-4, 4e-6)
   c.optimizer.rates["residual"] = (2e-3, 2e-5)
+  c.clips.length = 6
   c.model.condition_on_place = True
   c.model.region_offset_limits.neck = 0.030  # the rig's neck is an average one
   if variant == "mlp":

@@ -83,6 +83,7 @@ class FlameRig(flax.struct.PyTreeNode):
   name: str = static()
   region_names: tuple[str, ...] = static()
   expression_names: tuple[str, ...] = static()
+  landmarks: Any = None  # LandmarkEmbedding of the 68 iBUG points; None where the rig's files have none
 
 
 class LandmarkEmbedding(flax.struct.PyTreeNode):

@@ -261,7 +261,7 @@ def load_flame(folder: Path, *, model: Path | None = None, identities: int = 300
 
   Args:
     folder: with a model pickle and, where present, `FlameMesh.obj` or `head_template_mesh.obj` (UV layout), `FLAME_masks.pkl`,
-      `l_eyelid.npy` and `r_eyelid.npy`, at any depth up to three.
+      `l_eyelid.npy` and `r_eyelid.npy`, `landmark_embedding*.npy`, at any depth up to three.
     model: the pickle to use when the folder holds several.
     identities: identity columns to keep.
     expressions: expression columns to keep.
@@ -269,7 +269,7 @@ def load_flame(folder: Path, *, model: Path | None = None, identities: int = 300
 
   Returns:
     FlameRig, float32, named `flame_` and eight hex digits of its content. Without eyelid files the eyelid basis is zero; without masks
-    every vertex is `face` but the eyeballs.
+    every vertex is `face` but the eyeballs; without a landmark embedding `landmarks` is None.
 
   Raises:
     FileNotFoundError: no model, or no UV layout though needed.
@@ -311,15 +311,30 @@ def load_flame(folder: Path, *, model: Path | None = None, identities: int = 300
     name=f"flame_{arrays.fingerprint}",
     region_names=REGIONS,
     expression_names=tuple(f"expression_{number}" for number in range(expression.shape[-1])),
+    landmarks=_ibug(folder, len(faces)),
   )
+
+
+def _ibug(folder: Path, faces: int) -> LandmarkEmbedding | None:
+  """The 68 iBUG points, where the folder has them."""
+  path = next((path for depth in _DEPTHS for path in sorted(folder.glob(f"{depth}landmark_embedding*.npy"))), None)
+  if path is None:
+    return None
+  embedding, _ = load_embedding(path)
+  if len(embedding.face_indices) < 68 or int(jnp.max(embedding.face_indices)) >= faces:
+    raise ValueError(f"{path}: expected 68 points on {faces} faces, got {len(embedding.face_indices)} points")
+  return LandmarkEmbedding(embedding.face_indices[:68], embedding.barycentric[:68])
 
 
 def _float32(array: np.ndarray) -> jnp.ndarray:
   return jnp.asarray(np.asarray(array, np.float32))
 
 
+_DEPTHS = ("", "*/", "*/*/")
+
+
 def _find(folder: Path, name: str) -> Path | None:
-  return next((path for depth in (name, f"*/{name}", f"*/*/{name}") for path in sorted(folder.glob(depth))), None)
+  return next((path for depth in _DEPTHS for path in sorted(folder.glob(f"{depth}{name}"))), None)
 
 
 def _layout(folder: Path, faces: np.ndarray, needed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -70,6 +70,10 @@ def load() -> tuple[FlameRig, LandmarkEmbedding, LandmarkEmbedding]:
   corrective[JAW_ROWS[0]] = -corrective[JAW_ROWS[1]]
   pose_basis = np.zeros((9 * (len(data["parents"]) - 1), *data["template"].shape), np.float32)
   pose_basis[9 * (_JAW - 1) : 9 * _JAW] = corrective
+  dense, ibug = (
+    LandmarkEmbedding(jnp.asarray(data[f"{name}_faces"], jnp.int32), jnp.asarray(data[f"{name}_barycentric"]))
+    for name in ("mediapipe", "ibug")
+  )
   rig = FlameRig(
     template=jnp.asarray(data["template"]),
     shape_basis=_metres(data["shape_basis_mm"]),
@@ -86,10 +90,7 @@ def load() -> tuple[FlameRig, LandmarkEmbedding, LandmarkEmbedding]:
     name="open_head",
     region_names=tuple(str(name) for name in data["region_names"]),
     expression_names=tuple(str(name) for name in data["expression_names"]),
-  )
-  dense, ibug = (
-    LandmarkEmbedding(jnp.asarray(data[f"{name}_faces"], jnp.int32), jnp.asarray(data[f"{name}_barycentric"]))
-    for name in ("mediapipe", "ibug")
+    landmarks=ibug,
   )
   return rig, dense, ibug
 

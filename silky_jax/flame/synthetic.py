@@ -101,6 +101,32 @@ def _regressor(vertices: np.ndarray, balls: tuple[np.ndarray, np.ndarray]) -> np
   return regressor
 
 
+def _ibug(centres: np.ndarray) -> LandmarkEmbedding:
+  """The 68 iBUG points where the egg has its features: each on the front triangle whose centre is nearest, seen from the front."""
+
+  def ring(x: float, y: float, width: float, height: float, count: int) -> np.ndarray:
+    turn = np.pi - 2 * np.pi * np.arange(count) / count  # from the subject's right over the top
+    return np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], axis=1)
+
+  def row(x: np.ndarray, y: np.ndarray | float) -> np.ndarray:
+    return np.stack([x, np.broadcast_to(y, x.shape)], axis=1)
+
+  around = np.linspace(-1, 1, 17)
+  wanted = np.concatenate(
+    [
+      row(0.07 * around, 0.01 - 0.08 * np.cos(around * np.pi / 2)),
+      *(row(side * 0.03 + np.linspace(-0.015, 0.015, 5), 0.05) for side in (-1, 1)),
+      row(np.zeros(4), np.linspace(0.02, -0.01, 4)),
+      row(np.linspace(-0.012, 0.012, 5), -0.02),
+      *(ring(side * 0.03, 0.02, 0.014, 0.007, 6) for side in (-1, 1)),
+      ring(0.0, -0.05, 0.026, 0.013, 12),
+      ring(0.0, -0.05, 0.016, 0.006, 8),
+    ]
+  )
+  distance = np.linalg.norm(centres[None, :, :2] - wanted[:, None], axis=-1) + 10.0 * (centres[:, 2] < 0)
+  return LandmarkEmbedding(jnp.asarray(np.argmin(distance, axis=1), jnp.int32), jnp.full((68, 3), 1 / 3, jnp.float32))
+
+
 def _float32(array: np.ndarray) -> jnp.ndarray:
   return jnp.asarray(np.asarray(array, np.float32))
 
@@ -163,5 +189,6 @@ def synthetic_rig(
     name=f"synthetic_{seed}",
     region_names=_NAMES,
     expression_names=tuple(f"unit_{number}" for number in range(expressions)),
+    landmarks=_ibug(vertices[faces[faces.max(1) < len(skin)]].mean(1)),
   )
   return rig, LandmarkEmbedding(jnp.asarray(generator.choice(frontal, landmarks), jnp.int32), _float32(weights))

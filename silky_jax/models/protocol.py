@@ -1,18 +1,30 @@
 """What every avatar family is to the rest of the project: a handful of pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
 
 from silky_jax.types import Array, Frame, Gaussians, Prediction, PyTree, Subject, Variables
 
-__all__ = ["Aux", "Avatar", "identity_decode"]
+__all__ = ["MEMORY", "Aux", "Avatar", "Measured", "Term", "identity_decode"]
+
+MEMORY = "memory"  # of `Variables.buffers`: what terms keep from step to step
 
 Aux: TypeAlias = dict[str, Array]
 InitFn: TypeAlias = Callable[[jax.Array, PyTree, Subject], Variables]
 DeformFn: TypeAlias = Callable[[Variables, PyTree, Frame], tuple[Gaussians, Aux]]
-Term: TypeAlias = Array | Callable[[], Array]
+
+
+class Measured(NamedTuple):
+  """A term of the loss with what it leaves behind."""
+
+  value: Array  # scalar
+  memory: Mapping[str, PyTree] = {}  # new entries of `buffers["memory"]`, which hold the same names and shapes from `init` on; no gradient
+  report: Mapping[str, Array] = {}  # scalars to log, as TERM_KEY
+
+
+Term: TypeAlias = Array | Measured | Callable[[], "Array | Measured"]
 RegularizeFn: TypeAlias = Callable[[Variables, PyTree, Frame, Prediction], dict[str, Term]]
 DecodeFn: TypeAlias = Callable[[Variables, Array], Array]
 PaintFn: TypeAlias = Callable[[Variables, PyTree, Frame], Variables]

@@ -9,17 +9,23 @@ from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from silky_jax.math import safe
 
-__all__ = ["Family", "border_continuity", "hyperbolic_weights", "reaches", "stiffness_update", "stress_balance", "stresses"]
+__all__ = ["Family", "border_continuity", "hyperbolic_weights", "stiffness_update", "stress_balance", "stresses"]
 
 Family = Literal["tanh", "sech", "rational", "constant"]
 
 
 def hyperbolic_weights(
-  mobility: Float[Array, "g"], *, family: Family = "tanh", gain: float = 1.0, least: float = 0.05, most: float = 1.0
+  mobility: Float[Array, "g"],
+  present: Bool[Array, "g"] | None = None,
+  *,
+  family: Family = "tanh",
+  gain: float = 1.0,
+  least: float = 0.05,
+  most: float = 1.0,
 ) -> Float[Array, "g"]:
   """A weight per group that falls with its mobility.
 
@@ -27,6 +33,7 @@ def hyperbolic_weights(
 
   Args:
     mobility: root mean square displacement of the group's anchors from neutral, mm; 0 is rigid.
+    present: groups that have members; the others count in no median. None: all.
     family: of h; "constant" gives `most`.
     gain: kappa.
     least: of a group that moves without end.
@@ -40,7 +47,7 @@ def hyperbolic_weights(
   """
   if family not in get_args(Family):
     raise ValueError(f"family: expected one of {get_args(Family)}, got {family!r}")
-  share = gain * safe.divide(mobility, jnp.median(mobility))
+  share = gain * safe.divide(mobility, jnp.nanmedian(mobility if present is None else jnp.where(present, mobility, jnp.nan)))
   falls = {
     "tanh": lambda s: 1 - jnp.tanh(s),
     "sech": lambda s: 1 / jnp.cosh(s),
@@ -48,23 +55,6 @@ def hyperbolic_weights(
     "constant": jnp.ones_like,
   }
   return least + (most - least) * falls[family](share)
-
-
-def reaches(mobility: Float[Array, "g"], *, rigid: float = 30.0, mobile: float = 10.0) -> list[float | None]:
-  """How far mass is carried at most, in three classes: None (balanced) for the calmest third of the range, then `rigid`, then `mobile` mm.
-
-  Host side: a reach is part of the compiled program.
-
-  Args:
-    mobility: as in `hyperbolic_weights`.
-    rigid: of groups that move about as much as the median.
-    mobile: of groups that move more.
-
-  Returns:
-    Per group.
-  """
-  scale = [float(s) for s in jnp.tanh(safe.divide(mobility, jnp.median(mobility)))]
-  return [None if s < 1 / 3 else rigid if s < 0.85 else mobile for s in scale]
 
 
 def stresses(costs: Float[Array, "g"], sizes: Float[Array, "g"], stiffness: Float[Array, "g"]) -> Float[Array, "g"]:
@@ -95,7 +85,13 @@ def stress_balance(stress: Float[Array, "g"], border: Float[Array, "g g"]) -> Fl
 
 
 def stiffness_update(
-  stiffness: Float[Array, "g"], stress: Float[Array, "g"], *, rate: float = 0.1, least: float = 0.05, most: float = 4.0
+  stiffness: Float[Array, "g"],
+  stress: Float[Array, "g"],
+  known: Bool[Array, "g"],
+  *,
+  rate: float = 0.1,
+  least: float = 0.05,
+  most: float = 4.0,
 ) -> Float[Array, "g"]:
   """E2: stiffness moved towards equal stress, mean 1. Its fixed point is that all stresses are equal.
 
@@ -104,6 +100,7 @@ def stiffness_update(
   Args:
     stiffness: k.
     stress: of each group.
+    known: groups that have a stress: with members, and solved. The others keep their stiffness and count in no mean.
     rate: eta.
     least: of the clip.
     most: of the clip.
@@ -111,8 +108,9 @@ def stiffness_update(
   Returns:
     No gradient.
   """
-  moved = jnp.clip(stiffness * (jnp.mean(stress) / (stress + 1e-6)) ** rate, least, most)
-  return lax.stop_gradient(moved / jnp.mean(moved))
+  mean = lambda x: safe.divide(jnp.sum(jnp.where(known, x, 0)), jnp.sum(known, dtype=x.dtype))
+  moved = jnp.clip(stiffness * (mean(stress) / (stress + 1e-6)) ** rate, least, most)
+  return lax.stop_gradient(jnp.where(known, moved / jnp.where(jnp.any(known), mean(moved), 1), stiffness))
 
 
 def border_continuity(
@@ -129,7 +127,7 @@ def border_continuity(
   Args:
     offsets: u, what each Gaussian is off its anchor, in local axes.
     neighbours: on the surface; a point that names itself counts for nothing.
-    groups: of each point.
+    groups: of each point; -1 for none, which has no border.
     stiffness: of each group.
     spacing: to the neighbours, in the unit of `offsets`.
 
@@ -137,6 +135,7 @@ def border_continuity(
     At least 0; 0 where no two groups touch.
   """
   own, other = stiffness[groups][:, None], stiffness[groups[neighbours]]
-  across = (groups[:, None] != groups[neighbours]).astype(offsets.dtype)
+  grouped = (groups[:, None] >= 0) & (groups[neighbours] >= 0)
+  across = ((groups[:, None] != groups[neighbours]) & grouped).astype(offsets.dtype)
   squares = jnp.sum((offsets[:, None] - offsets[neighbours]) ** 2, axis=-1) / spacing[:, None] ** 2
   return safe.divide(jnp.sum(across * 2 * own * other / (own + other) * squares), jnp.sum(across))

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from silky_jax.config import UserError, to_dict
 from silky_jax.models.corrections import CorrectionsConfig
+from silky_jax.ot.term import TransportConfig
 from silky_jax.physics.term import PhysicsConfig
 from silky_jax.training.experiment import ExperimentConfig, build
 from silky_jax.training.step import create_state
@@ -179,8 +180,21 @@ def read_config(workdir: Path) -> ExperimentConfig:
   # Since format 1; off by default, so that older runs stay what they were.
   written = {"corrections": to_dict(CorrectionsConfig()), **written}
   if written.get("family") == "silky" and isinstance(written.get("model"), dict):
-    written["model"] = {"physics": to_dict(PhysicsConfig()), **written["model"]}
+    model = written["model"]
+    for name, defaults in (("physics", PhysicsConfig()), ("transport", TransportConfig())):
+      written["model"] = model = {**model, name: {**to_dict(defaults), **model.get(name, {})}}
+  if isinstance(losses := written.get("losses"), dict):
+    written["losses"] = _with_ramps(losses)
   return ExperimentConfig.from_dict(written)
+
+
+def _with_ramps(losses: dict[str, Any]) -> dict[str, Any]:
+  """Terms from before they could grow: at once."""
+  is_term = lambda value: isinstance(value, dict) and value.keys() == {"weight", "start"}
+  grown = {name: {**value, "ramp": 0.0} if is_term(value) else value for name, value in losses.items()}
+  if isinstance(own := losses.get("regularizers"), dict):
+    grown["regularizers"] = {name: {**value, "ramp": 0.0} if is_term(value) else value for name, value in own.items()}
+  return grown
 
 
 def restore(workdir: Path | str, *, step: int | None = None) -> tuple[ExperimentConfig, TrainState]:

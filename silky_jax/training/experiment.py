@@ -13,8 +13,9 @@ from silky_jax.models.avatar import Avatar, family, make
 from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.render.pipeline import RenderConfig
+from silky_jax.training.objective import StepConfig
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
-from silky_jax.training.step import LossConfig, Stage, StepConfig, Term, part_ids, part_table, stages
+from silky_jax.training.step import LossConfig, Stage, Term, part_ids, part_table, stages
 
 __all__ = ["Experiment", "ExperimentConfig", "LoopConfig", "build"]
 
@@ -81,6 +82,7 @@ class Experiment(NamedTuple):
       background=None if config.random_background else config.background,
       render=dataclasses.replace(config.render, capacity=capacity),
       outline=config.losses.outline,
+      ramps=stage.ramps,
     )
 
 

@@ -223,7 +223,7 @@ def test_physics_hears_the_network_alone(start, trained, rig, make_frame):
 
   def term(config):
     family = make(dataclasses.replace(CONFIG, physics=config))
-    loss = lambda params: family.regularize(trained.replace(params=params), rig, clip, prediction)["physics"]()
+    loss = lambda params: family.regularize(trained.replace(params=params), rig, clip, prediction)["physics"]().value
     return jax.jit(jax.value_and_grad(loss))
 
   anchored = term(PhysicsConfig(sample=50))
@@ -240,7 +240,7 @@ def test_physics_wants_a_window(start, rig, make_frame):
   clip = _clip(make_frame, frames=3)
   prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, make_frame())[1])
   with pytest.raises(ConfigError, match=r"clips.length: the term physics wants at least 4 frames, got 3"):
-    make(CONFIG).regularize(start, rig, clip, prediction)["physics"]()
+    make(CONFIG).regularize(start, rig, clip, prediction)["physics"]().value
 
 
 def test_motion_is_reported_in_square_millimetres(avatar, start, rig, make_frame):

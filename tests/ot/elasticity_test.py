@@ -1,4 +1,4 @@
-"""Weights, reaches and the balance of groups."""
+"""Weights and the balance of groups."""
 
 import inspect
 
@@ -25,15 +25,17 @@ def test_rigid_groups_are_held_and_mobile_ones_freed(family, at_median):
     inspect.unwrap(e.hyperbolic_weights)(MOBILITY, family="cosh")
 
 
-def test_reaches_are_three_classes():
-  assert e.reaches(MOBILITY) == [None, 30.0, 30.0, 10.0, 10.0]
-  assert e.reaches(jnp.zeros(2)) == [None, None]
+def test_groups_without_members_do_not_shift_the_median():
+  present = jnp.asarray([False, False, True, True, True])
+  weights = e.hyperbolic_weights(MOBILITY, present)
+  np.testing.assert_allclose(weights[3], 0.05 + 0.95 * (1 - np.tanh(1)), rtol=1e-6)
 
 
 def test_stiffness_moves_until_all_stresses_are_equal():
   costs, sizes = jnp.asarray([0.1, 0.2, 0.4]), jnp.full(3, 50.0)
   stiffness = jnp.ones(3)
-  update = jax.jit(lambda k: e.stiffness_update(k, e.stresses(costs, sizes, k)))
+  known = jnp.ones(3, bool)
+  update = jax.jit(lambda k: e.stiffness_update(k, e.stresses(costs, sizes, k), known))
   for _ in range(200):
     stiffness = update(stiffness)
   stress = e.stresses(costs, sizes, stiffness)
@@ -41,8 +43,17 @@ def test_stiffness_moves_until_all_stresses_are_equal():
   np.testing.assert_allclose(jnp.mean(stiffness), 1.0, rtol=1e-6)
   border = jnp.ones((3, 3)) - jnp.eye(3)
   assert e.stress_balance(stress, border) < 1e-6 * e.stress_balance(e.stresses(costs, sizes, jnp.ones(3)), border) + 1e-12
-  wild = e.stiffness_update(jnp.ones(3), jnp.asarray([0.0, 1.0, 1e6]))
+  wild = e.stiffness_update(jnp.ones(3), jnp.asarray([0.0, 1.0, 1e6]), known)
   assert np.isfinite(wild).all() and (wild > 0).all()
+
+
+def test_what_was_not_solved_keeps_its_stiffness_and_counts_in_no_mean():
+  stiffness, stress = jnp.asarray([0.5, 1.5, 9.0]), jnp.asarray([2.0, 1.0, 0.0])
+  known = jnp.asarray([True, True, False])
+  moved = e.stiffness_update(stiffness, stress, known)
+  assert moved[2] == 9.0
+  np.testing.assert_allclose(moved[:2], e.stiffness_update(stiffness[:2], stress[:2], known[:2]), rtol=1e-6)
+  np.testing.assert_array_equal(e.stiffness_update(stiffness, stress, jnp.zeros(3, bool)), stiffness)
 
 
 def test_stress_at_no_strain_has_a_finite_gradient():
@@ -61,3 +72,5 @@ def test_a_crack_costs_and_a_common_motion_does_not():
   inside = jnp.zeros((6, 3)).at[0, 0].set(1.0)  # within a group, away from the border
   assert cost(inside) == 0
   assert e.border_continuity(torn, neighbours, jnp.zeros(6, jnp.int32), stiffness, spacing) == 0
+  nowhere = jnp.asarray([0, 0, -1, -1, 1, 1])
+  assert e.border_continuity(torn, neighbours, nowhere, stiffness, spacing) == 0

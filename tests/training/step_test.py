@@ -15,8 +15,9 @@ from silky_jax.models import corrections
 from silky_jax.models.corrections import CorrectionsConfig
 from silky_jax.models.protocol import Avatar
 from silky_jax.render.pipeline import RenderConfig, render
+from silky_jax.training.objective import StepConfig
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
-from silky_jax.training.step import LossConfig, StepConfig, Term, create_state, make_train_step, part_ids, part_table, stages
+from silky_jax.training.step import LossConfig, Term, create_state, make_train_step, part_ids, part_table, stages
 from silky_jax.types import Frame, Gaussians, Variables
 
 SIZE, COUNT = 16, 12

@@ -1,0 +1,47 @@
+"""Silky: Gaussians that ride on the texels of a head mesh, and a network that adds what the mesh does not know.
+
+    x_i(t)   anchor: a point of a triangle of the posed rig, at fixed barycentric weights
+    F_i(t)   carried frame: the rotation that took the triangle from the neutral head to its pose now
+    mu_i     = x_i + F_i (o_i + d_i(t))                           o: static offset, d: the network's motion, both in head axes
+    q_i      = F_i * dq_i(t) * s_i * b_i                           orientation; s: the triangle's axes on the neutral head, b: trained
+    Sigma_i  = R(q_i) diag(exp 2(l_i + dl_i(t))) R(q_i)^T
+    colour_i = g(t) max(0, 1/2 + Y(view direction in the head's frame) . h_i + dc_i(t)),  opacity_i = sigmoid(a_i + da_i(t))
+               g: the camera's exposure, tracked
+
+Coarse is everything but the d's; fine adds them: one residual network, gamma(position on the neutral head) and the frame's expression,
+joints and eyelids in, all of (d, dq, dl, dc, da) out. It starts at zero, so training begins from the coarse avatar. After FlashAvatar
+(Xiang et al. 2024) and the Silky release, with the faults of the latter put right: orthonormal frames that are composed, not averaged;
+offsets bounded and zero at the start; additive log-deviations (the spec, 2 and 8.1).
+"""
+
+import functools
+
+from silky_jax.config import ConfigError
+from silky_jax.models.protocol import Avatar
+from silky_jax.models.silky.model import SilkyConfig, deform
+from silky_jax.models.silky.start import init, paint
+from silky_jax.models.silky.terms import regularize
+
+__all__ = ["SilkyConfig", "make"]
+
+
+def make(config: SilkyConfig) -> Avatar:
+  """The family as pure functions.
+
+  Args:
+    config: settings.
+
+  Raises:
+    ConfigError: a harmonics degree outside 0..3.
+  """
+  if not 0 <= config.harmonics_degree <= 3:
+    raise ConfigError(f"model.harmonics_degree: expected 0 to 3, got {config.harmonics_degree}")
+  bound = functools.partial
+  return Avatar(
+    init=bound(init, config),
+    deform=bound(deform, config),
+    regularize=bound(regularize, config),
+    paint=bound(paint, config),
+    clip_terms=("physics",),
+    deforms_clip=False,
+  )

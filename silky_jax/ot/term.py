@@ -1,0 +1,253 @@
+"""The transport term: groups of Gaussians keep their mass where the mesh under them has it.
+
+Three levels. 0: the whole head as one measure with one atom per group, a Gaussian of its members' places: layout and size of the parts.
+1: each group as a cloud of sampled members against the same members' mesh anchors: points may slide inside their anatomy, the group may
+not spread, tear or drift. 2: the same within the cell of every landmark. Beside them the groups are elastic bodies (`elasticity`):
+
+    L = sum_g k_g S_g / D_g^2 + w_0 S_0 / D_0^2 (+ mean over cells of k S / D^2) + w_b L_border (+ w_e L_balance)
+
+S is the debiased Sinkhorn divergence, D the size of a group, k its stiffness. All of this is our reading of three phrases: docs/physics.md.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from silky_jax.math import safe, spd
+from silky_jax.ot import elasticity
+from silky_jax.ot.groups import Bodies, Grouping, sample
+from silky_jax.ot.sinkhorn import Divergence, divergence_of_costs, sinkhorn_divergence
+
+__all__ = ["Elastic", "Places", "TransportConfig", "TransportResult", "new_elastic", "transport_term"]
+
+_MM = 1e3  # per metre: the one place where this room's millimetres are made
+_THINNEST = 1.0  # mm, deviation added to the parts of level 0: a group of one has none of its own
+_GOLDEN = 0.618034  # steps of this share visit all phases evenly
+_FORGET = 0.98  # of the running stress, per step
+
+
+@dataclasses.dataclass(frozen=True)
+class TransportConfig:
+  """Settings of the term."""
+
+  landmark_groups: Literal["flame", "face-parsing"] = "flame"
+  levels: tuple[int, ...] = (0, 1)  # 2 needs landmark groups
+  atoms: int = 128  # per group and step; time grows with the square
+  frames: int = 1  # of a clip's rendered frames
+  blur: float = 3.0  # mm, about the spacing
+  semi_reach: float = 30.0  # mm; rigid groups are balanced
+  mobile_reach: float = 10.0
+  weight_family: elasticity.Family = "tanh"  # of weights over mobility; or sech, rational, constant
+  weight_gain: float = 1.0
+  least_weight: float = 0.05
+  stiffness_rate: float = 0.1  # of E2, the drift towards equal stress; 0 leaves stiffness at the weights
+  stiffness_every: int = 100  # steps
+  layout: float = 1.0  # weight of level 0
+  border: float = 0.1  # weight of E3, no cracks between groups
+  balance: float = 0.0  # weight of E1, equal stress as a loss
+  threshold: float = 1e-2  # of a solve
+  max_iterations: int = 100
+
+
+class Places(NamedTuple):
+  """What the term looks at, of f frames. Metres, in any axes that are the same for all of a frame."""
+
+  anchors: Float[Array, "f n 3"]
+  means: Float[Array, "f n 3"]
+  offsets: Float[Array, "f n 3"]  # means - anchors in the surface's axes
+  masses: Float[Array, "f n"]  # opacity times area; no gradient
+  neighbours: Int[Array, "n k"]
+  spacing: Float[Array, "n"]
+
+
+class Elastic(NamedTuple):
+  """What the term remembers from step to step."""
+
+  stiffness: Float[Array, "g"]
+  stress: Float[Array, "g"]  # running mean; 0: not seen yet
+  looks: Int[Array, ""]  # steps so far
+
+
+class TransportResult(NamedTuple):
+  """Of one step."""
+
+  value: Float[Array, ""]
+  elastic: Elastic  # for the next step
+  report: dict[str, Any]  # scalars to log: `unsolved` solves, and the unweighted parts
+
+
+def new_elastic(weights: Float[Array, "g"]) -> Elastic:
+  """Before the first step.
+
+  Args:
+    weights: of the groups, `elasticity.hyperbolic_weights`.
+
+  Returns:
+    Elastic with that stiffness.
+  """
+  return Elastic(weights, jnp.zeros_like(weights), jnp.zeros((), jnp.int32))
+
+
+def transport_term(
+  places: Places,
+  bodies: Bodies,
+  whole: Float[Array, ""],
+  elastic: Elastic,
+  grouping: Grouping,
+  config: TransportConfig,
+  cells: Bodies | None,
+) -> TransportResult:
+  """The term of some frames.
+
+  Args:
+    places: the Gaussians.
+    bodies: their groups.
+    whole: size of the head, metres.
+    elastic: from the step before.
+    grouping: names and mobility of the groups.
+    config: settings.
+    cells: landmark cells, for level 2.
+
+  Returns:
+    TransportResult; the value has no unit. Solves that did not converge add nothing and are counted. Differentiable once.
+
+  Raises:
+    ValueError: level 2 without cells, or a level beyond 2.
+  """
+  if not set(config.levels) <= {0, 1, 2}:
+    raise ValueError(f"levels: expected some of 0, 1, 2, got {config.levels}")
+  if 2 in config.levels and cells is None:
+    raise ValueError("levels: level 2 wants landmark cells, which parsing groups do not have")
+  phase = jnp.mod(elastic.looks * _GOLDEN, 1.0)
+  stiffness = elastic.stiffness
+  parts, unsolved = {}, []
+  value = jnp.zeros(())
+  if 1 in config.levels:
+    clouds = _within_groups(places, bodies, grouping, phase, config)
+    unsolved.append(clouds)
+    cost, seen = _mean_over_frames(clouds)
+    sizes = _MM * bodies.sizes
+    parts["parts"] = jnp.sum(stiffness * cost / sizes**2)
+    stress = elasticity.stresses(cost, sizes, stiffness)
+    value += parts["parts"]
+    if config.balance:
+      parts["balance"] = elasticity.stress_balance(stress, bodies.border)
+      value += config.balance * parts["balance"]
+    elastic = _remember(elastic, stress, seen & (bodies.counts > 0), config)
+  if 0 in config.levels:
+    layout = _layout(places, bodies, config)
+    unsolved.append(layout)
+    parts["layout"] = jnp.sum(_mean_over_frames(layout)[0]) / (_MM * whole) ** 2
+    value += config.layout * parts["layout"]
+  if 2 in config.levels:
+    parts["cells"], solved = _within_cells(places, bodies, cells, stiffness, phase, config)
+    unsolved.append(solved)
+    value += parts["cells"]
+  if config.border:
+    across = jax.vmap(lambda u: elasticity.border_continuity(u, places.neighbours, bodies.groups, stiffness, places.spacing))
+    parts["border"] = jnp.mean(across(places.offsets))
+    value += config.border * parts["border"]
+  missed = sum((jnp.sum(~solve.converged) for solve in unsolved), start=jnp.zeros((), jnp.int32))
+  return TransportResult(value, elastic._replace(looks=elastic.looks + 1), {"unsolved": missed, **parts})
+
+
+# ---- levels ----------------------------------------------------------------------------------------------------------------------
+
+
+def _reach(config: TransportConfig, mobility: str) -> float | None:
+  return {"rigid": None, "semi": config.semi_reach, "mobile": config.mobile_reach}[mobility]
+
+
+def _within_groups(places: Places, bodies: Bodies, grouping: Grouping, phase: Array, config: TransportConfig) -> Divergence:
+  """Level 1: [f, g]. A reach is part of the compiled program, so groups are solved by class of mobility."""
+  chosen, there = sample(bodies, config.atoms, phase)
+  classes = sorted(set(grouping.mobility))
+  order = [k for kind in classes for k, mobility in enumerate(grouping.mobility) if mobility == kind]
+  found = []
+  for kind in classes:
+    rows = jnp.asarray([k for k, mobility in enumerate(grouping.mobility) if mobility == kind])
+    found.append(_clouds(places, chosen[rows], there[rows], _reach(config, kind), config))
+  back = jnp.argsort(jnp.asarray(order))
+  return Divergence(*(jnp.concatenate(field, axis=1)[:, back] for field in zip(*found, strict=True)))
+
+
+def _clouds(places: Places, chosen: Array, there: Array, reach: float | None, config: TransportConfig) -> Divergence:
+  """Sampled members [g, m] against their anchors, in every frame: [f, g]."""
+  frames, count = places.means.shape[0], chosen.shape[0]
+  gather = lambda x: x[:, chosen].reshape(frames * count, *chosen.shape[1:], *x.shape[2:])
+  masses = gather(places.masses) * jnp.tile(there, (frames, 1))
+  anchors = gather(places.anchors)
+  # About the cloud's own middle, where float32 is at its best.
+  middle = lax.stop_gradient(jnp.mean(anchors, axis=1, keepdims=True))
+  around = lambda x: _MM * (x - middle)
+  found = sinkhorn_divergence(
+    around(gather(places.means)),
+    masses,
+    around(anchors),
+    masses,
+    blur=config.blur,
+    reach=reach,
+    threshold=config.threshold,
+    max_iterations=config.max_iterations,
+  )
+  return jax.tree.map(lambda x: x.reshape(frames, count), found)
+
+
+def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergence:
+  """Level 0: [f, 1]. Each group is one atom, and a cost between groups is half their squared 2-Wasserstein distance as Gaussians."""
+  count = len(bodies.counts)
+  slot = jnp.where(bodies.groups < 0, count, bodies.groups)
+  summed = jax.vmap(lambda x: jax.ops.segment_sum(x, slot, count + 1)[:count])
+  masses = places.masses
+  share = summed(masses)
+
+  def atoms(points: Array) -> tuple[Array, Array]:
+    mean = safe.divide(summed(masses[..., None] * points), share[..., None])
+    apart = points - jnp.concatenate([mean, jnp.zeros_like(mean[:, :1])], axis=1)[:, slot]
+    spread = summed((masses[..., None] * apart)[..., :, None] * apart[..., None, :])
+    return mean, safe.divide(spread, share[..., None, None]) + _THINNEST**2 * jnp.eye(3)
+
+  middle = lax.stop_gradient(jnp.mean(places.anchors, axis=1, keepdims=True))
+  moved, rest = (atoms(_MM * (points - middle)) for points in (places.means, places.anchors))
+
+  def cost(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
+    apart = jnp.sum((p[0][:, :, None] - q[0][:, None]) ** 2, axis=-1)
+    return 0.5 * (apart + spd.bures2(p[1][:, :, None], q[1][:, None]))
+
+  share = lax.stop_gradient(share)
+  settings = {"blur": config.blur, "threshold": config.threshold, "max_iterations": config.max_iterations}
+  return jax.tree.map(
+    lambda x: x[:, None], divergence_of_costs(cost(moved, rest), cost(moved, moved), cost(rest, rest), share, share, **settings)
+  )
+
+
+def _within_cells(places: Places, bodies: Bodies, cells: Bodies | None, stiffness: Array, phase: Array, config: TransportConfig):
+  """Level 2: mean over landmark cells, balanced."""
+  assert cells is not None
+  chosen, there = sample(cells, max(1, config.atoms // 4), phase)
+  found = _clouds(places, chosen, there, None, config)
+  held = stiffness[jnp.clip(bodies.groups[chosen[:, 0]], 0)]
+  return jnp.mean(held * _mean_over_frames(found)[0] / (_MM * cells.sizes) ** 2), found
+
+
+def _mean_over_frames(found: Divergence) -> tuple[Array, Array]:
+  """Mean value of the frames in which a solve converged, and whether there was one."""
+  good = found.converged.astype(found.value.dtype)
+  return safe.divide(jnp.sum(found.value, axis=0), jnp.sum(good, axis=0)), jnp.any(found.converged, axis=0)
+
+
+def _remember(elastic: Elastic, stress: Array, seen: Array, config: TransportConfig) -> Elastic:
+  """The running stress, and every so many steps E2."""
+  stress = lax.stop_gradient(stress)
+  running = jnp.where(elastic.stress > 0, _FORGET * elastic.stress + (1 - _FORGET) * stress, stress)
+  running = jnp.where(seen, running, elastic.stress)
+  if not config.stiffness_rate:
+    return elastic._replace(stress=running)
+  known = running > 0
+  due = (elastic.looks + 1) % config.stiffness_every == 0
+  moved = elasticity.stiffness_update(elastic.stiffness, running, known, rate=config.stiffness_rate)
+  return elastic._replace(stress=running, stiffness=jnp.where(due, moved, elastic.stiffness))
