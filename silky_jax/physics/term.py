@@ -33,7 +33,9 @@ from silky_jax.physics.transport import (
 __all__ = ["Motion", "PhysicsConfig", "PhysicsResult", "physics_term"]
 
 _MM = 1e3  # per metre: the one place where this room's millimetres are made
-_LEAST_LOG_DEVIATION = math.log(0.05e-3)  # metres; below it float32 holds no covariance beside one of a head's size
+_LEAST_LOG_DEVIATION = math.log(0.05e-3)  # metres: below it the blur is all there is
+# Of one Gaussian's axes: a covariance's condition stays below 10^6, eight roundings of float32. A model's 0.05 to 20 mm are far inside.
+_LARGEST_LOG_RATIO = math.log(1e3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ def physics_term(motion: Motion, config: PhysicsConfig, group_count: int, rms: F
   this step's included.
 
   Args:
-    motion: a clip. Deviations below 0.05 mm count as that much, without a gradient.
+    motion: a clip. Deviations below 0.05 mm, or below a thousandth of their Gaussian's largest, count as that much, without a gradient.
     config: settings.
     group_count: of `motion.groups`.
     rms: mm, what the step before returned; None, or 0 for a group, where there is nothing yet.
@@ -153,7 +155,9 @@ def physics_term(motion: Motion, config: PhysicsConfig, group_count: int, rms: F
 
 def _state(motion: Motion, mode: str) -> _State:
   """Anchor: residuals, and covariances in the surface's axes. Absolute: both in the head's."""
-  deviations = _MM * jnp.exp(jnp.maximum(motion.log_deviations, _LEAST_LOG_DEVIATION))
+  logs = motion.log_deviations
+  least = jnp.maximum(lax.stop_gradient(jnp.max(logs, axis=-1, keepdims=True)) - _LARGEST_LOG_RATIO, _LEAST_LOG_DEVIATION)
+  deviations = _MM * jnp.exp(jnp.maximum(logs, least))
   axes = matrix_from_quaternion(motion.quaternions) * deviations[..., None, :]
   covariances = congruence(axes, jnp.eye(3, dtype=axes.dtype))
   residuals, anchors = _MM * motion.residuals, _MM * motion.anchors

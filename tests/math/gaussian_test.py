@@ -19,7 +19,7 @@ def _random(count, seed=0):
   return jnp.asarray(rng.normal(size=(count, 3))), jnp.asarray(np.einsum("nij,nj,nkj->nik", axes, values, axes))
 
 
-def test_hellinger_of_shifted_gaussians(x64):
+def test_anchor_5_hellinger_of_shifted_gaussians(x64):
   shifts = np.asarray([1.0, 2, 3, 4, 6])
   means = jnp.asarray(np.outer(shifts * 3, [0.6, 0, 0.8]))
   same = jnp.broadcast_to(9 * jnp.eye(3), (5, 3, 3))

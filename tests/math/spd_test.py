@@ -104,16 +104,25 @@ def test_affine_geometry_is_unchanged_by_linear_maps(x64):
   np.testing.assert_allclose(transport(move(a), move(b), move(tangent)), move(transport(a, b, tangent)), atol=1e-7)
 
 
-def test_numeric_anchors(x64):
-  """Exp_Q(-Log_Q P) = Q P^-1 Q; E = (Q P^-1)^1/2 with E P E^T = Q; T P T = Q; Exp_P(V) = P + V + G P G."""
+def test_anchor_4_affine_closed_forms(x64):
+  """Exp_Q(-Log_Q P) = Q P^-1 Q; E = (Q P^-1)^1/2 has E P E^T = Q, carries tangents, and keeps their length."""
   p, q, v = _points(seed=0), _points(seed=2), _tangents()
   np.testing.assert_allclose(exp(q, -log(q, p)), q @ jnp.linalg.inv(p) @ q, rtol=1e-9, atol=1e-9)
   for k in range(len(p)):
     e = scipy.linalg.sqrtm(np.asarray(q[k]) @ np.linalg.inv(p[k])).real
     np.testing.assert_allclose(e @ p[k] @ e.T, q[k], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(transport(p[k], q[k], v[k]), e @ v[k] @ e.T, rtol=1e-9, atol=1e-9)
+    moved = transport(p[k], q[k], v[k])
+    np.testing.assert_allclose(moved, e @ v[k] @ e.T, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(_inner("affine", q[k], moved, moved), _inner("affine", p[k], v[k], v[k]), rtol=1e-9)
+
+
+def test_anchor_7_bures_closed_forms(x64):
+  """T P T = Q; Exp_P(V) = P + V + G P G with G P + P G = V."""
+  p, q, v = _points(seed=0), _points(seed=2), _tangents()
+  found = exp(p, v, metric="bures")
+  for k in range(len(p)):
     g = scipy.linalg.solve_continuous_lyapunov(np.asarray(p[k]), np.asarray(v[k]))
-    np.testing.assert_allclose(exp(p[k], v[k], metric="bures"), p[k] + v[k] + g @ p[k] @ g, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found[k], p[k] + v[k] + g @ p[k] @ g, rtol=1e-9, atol=1e-9)
   t = spd.optimal_map(p, q)
   np.testing.assert_allclose(t @ p @ t, q, rtol=1e-9, atol=1e-9)
 

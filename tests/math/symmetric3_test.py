@@ -58,7 +58,8 @@ def test_values_as_in_scipy(x64, name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_derivatives_are_those_of_finite_differences(x64, name):
+def test_anchor_6_derivatives_are_those_of_finite_differences(x64, name):
+  """At 2 I, which is the first of them, and all the others."""
   function, other = FUNCTIONS[name]
   way = symmetric3.symmetric(jnp.asarray(np.random.default_rng(1).normal(size=(3, 3))))
   way, step = np.broadcast_to(way, ALL.shape), 1e-5 * SMALLEST

@@ -28,10 +28,11 @@ def test_weights_of_even_times(x64):
   np.testing.assert_allclose(half, np.broadcast_to([2, -1.5, 0.5], (3, 3)), atol=1e-9)
 
 
-def test_a_parabola_is_not_missed_by_half_its_acceleration(x64):
-  """With the newest difference as velocity the weights would be (2.5, -2, 0.5) and mu = t^2 / 2 missed by 0.5."""
+def test_anchor_3_a_parabola_is_not_missed_by_half_its_acceleration(x64):
+  """The weights are (3, -3, 1). With the newest difference as velocity they would be (2.5, -2, 0.5), and mu = t^2 / 2 missed by 0.5."""
   times = jnp.arange(4.0)
   means = (0.5 * times**2)[:, None, None] * jnp.ones((1, 1, 3))
+  np.testing.assert_allclose(history_weights(times), [[3, -3, 1]], atol=1e-12)
   np.testing.assert_allclose(predict_means(means, times)[0], means[3:].reshape(1, 3), atol=1e-12)
   naive = predict(means, jnp.asarray([[2.5, -2.0, 0.5]]))
   np.testing.assert_allclose(naive[0] - means[3], -0.5, atol=1e-12)

@@ -56,9 +56,9 @@ def test_a_padded_clip_equals_the_clip():
   assert_finite(result, slopes)
 
 
-@pytest.mark.parametrize("predictor", ["airm1", "logeuclid2", "bures1"])
-def test_other_predictors_and_orders_are_finite_and_hear_noise(predictor):
-  result, slopes = judge(clip(wild=0.5), dataclasses.replace(ALL, predictor=predictor, order=1))
+@pytest.mark.parametrize(("predictor", "order"), [("airm1", 2), ("logeuclid2", 1), ("bures1", 1)])
+def test_other_predictors_and_orders_are_finite_and_hear_noise(predictor, order):
+  result, slopes = judge(clip(wild=0.5), dataclasses.replace(ALL, predictor=predictor, order=order))
   assert 1e-3 < result.value < 1
   assert_finite(result, slopes)
 

@@ -21,6 +21,7 @@ from silky_jax.physics.transport import (
 
 PREDICTORS = ("airm1", "airm2", "logeuclid2", "bures1")
 predict = jax.jit(predict_covariances, static_argnames=("predictor", "damping", "longest"))
+geodesic = jax.jit(spd.geodesic, static_argnames="metric")
 
 
 def _points(count=5, seed=0, spread=0.3):
@@ -40,7 +41,7 @@ def _geodesic_history(predictor, times, seed=0):
   """On a geodesic of the predictor's metric: the frame to predict, then the history, newest first."""
   metric = {"logeuclid2": "log_euclidean", "bures1": "bures"}.get(predictor, "affine")
   a, b = _points(seed=seed), _points(seed=seed + 10)
-  return [spd.geodesic(a, b, t, metric=metric) for t in times]
+  return [geodesic(a, b, t, metric=metric) for t in times]
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 0.1, 0.2, 0.3), (0.0, 0.05, 0.2, 0.27)], ids=["even", "uneven"])
@@ -67,7 +68,7 @@ def test_closed_forms(x64):
 
 
 @pytest.mark.parametrize("predictor", ["airm1", "airm2"])
-def test_a_linear_map_of_the_past_maps_the_prediction(x64, predictor):
+def test_anchor_4_a_linear_map_of_the_past_maps_the_prediction(x64, predictor):
   count = history_of(predictor)
   history, times = [_points(seed=k) for k in range(count)], _times(0.0, 0.04, 0.1, 0.13)[: count + 1]
   turn = jnp.asarray(np.random.default_rng(5).normal(size=(3, 3)))
