@@ -139,6 +139,7 @@ def get_config():
   c.loop.log_every = 50  # steps between metrics lines
   c.loop.sample_every = 500  # steps between pictures; 0 writes none
   c.loop.checkpoint_every = 500
+  c.loop.shares_every = 500  # steps between looks at each term's share of the gradient; 0 never looks
   c.loop.keep = 2  # checkpoints
   c.loop.prefetch = 2  # batches read ahead
   return c

@@ -79,6 +79,42 @@ def _studio(values: flags.FlagValues) -> None:
   print(f"wrote {film(values.output_dir, StudioConfig(seed=values.seed, scene=scene, noise_level=values.noise))}")
 
 
+# Short names of config keys.
+_SHORT = {
+  "physics_weight": "losses.regularizers.physics.weight",
+  "ot_weight": "losses.regularizers.transport.weight",
+  "landmark_groups": "model.transport.landmark_groups",
+}
+
+
+def _short_flags(values: flags.FlagValues) -> None:
+  text = "Weight of the physics of motion; 0 takes the term out of the step. Short for --config.losses.regularizers.physics.weight."
+  flags.DEFINE_float("physics_weight", None, text, lower_bound=0.0, flag_values=values)
+  text = "Weight of optimal transport over anatomical groups; 0 takes it out. Short for --config.losses.regularizers.transport.weight."
+  flags.DEFINE_float("ot_weight", None, text, lower_bound=0.0, flag_values=values)
+  text = "What groups go by: landmarks of the rig, or labels seen in training frames. Short for --config.model.transport.landmark_groups."
+  flags.DEFINE_enum("landmark_groups", None, ["flame", "face-parsing"], text, flag_values=values)
+
+
+def _with_short_flags(values: flags.FlagValues) -> Any:
+  """The config with the short flags in it."""
+  given = config_flags.get_override_values(values["config"])
+  for flag, key in _SHORT.items():
+    value = getattr(values, flag)
+    if value is None:
+      continue
+    if key in given and given[key] != value:
+      raise UserError(f"--{flag}={value} and --config.{key}={given[key]} say two things; give one of them")
+    place, _, last = key.rpartition(".")
+    section = values.config
+    for name in place.split("."):
+      section = section.get(name, {})
+    if last not in section:
+      raise UserError(f"--{flag}: this config has no {key}; the family {values.config.family!r} does not know it")
+    section[last] = value
+  return values.config
+
+
 def _train_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     "data_dir",
@@ -89,6 +125,7 @@ def _train_flags(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_string("output_dir", None, "Folder of the run. An unfinished run in it is resumed.", required=True, flag_values=values)
   flags.DEFINE_string("init_from", None, "Folder of another run whose variables a fresh run starts from.", flag_values=values)
+  _short_flags(values)
 
 
 def _train(values: flags.FlagValues) -> None:
@@ -99,7 +136,7 @@ def _train(values: flags.FlagValues) -> None:
   from silky_jax.training.loop import train
   from silky_jax.training.synthetic import synthetic_sequence
 
-  config = ExperimentConfig.from_dict(values.config.to_dict())
+  config = ExperimentConfig.from_dict(_with_short_flags(values).to_dict())
   sequence = synthetic_sequence(open_head.load()[0]) if values.data_dir == "synthetic" else native.read(values.data_dir)
   rig = find_rig(sequence.rig_name, sequence.rig_hash)
   train(config, sequence, rig, values.output_dir, init_from=values.init_from)
@@ -109,13 +146,14 @@ def _demo_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("clip", "bundled", "A video of one person, or `bundled`.", flag_values=values)
   flags.DEFINE_string("output_dir", "runs/demo", "Everything goes there; finished stages in it are kept.", flag_values=values)
   flags.DEFINE_integer("resolution", 256, "Side of the square head crop, px.", lower_bound=64, flag_values=values)
+  _short_flags(values)
 
 
 def _demo(values: flags.FlagValues) -> None:
   from silky_jax.apps.demo import DemoConfig, run_demo
   from silky_jax.training.experiment import ExperimentConfig
 
-  config = DemoConfig(experiment=ExperimentConfig.from_dict(values.config.to_dict()), resolution=values.resolution)
+  config = DemoConfig(experiment=ExperimentConfig.from_dict(_with_short_flags(values).to_dict()), resolution=values.resolution)
   run_demo(values.clip, values.output_dir, config)
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from silky_jax.math import spd
 
-__all__ = ["Divergence", "divergence_of_costs", "sinkhorn_divergence"]
+__all__ = ["Divergence", "divergence_of_costs", "gaussian_potentials", "sinkhorn_divergence", "square_costs"]
 
 _LEAST = 1e-12  # mass of padding: no weight is 0, and no logarithm infinite
 
@@ -67,7 +67,10 @@ class _Solver(NamedTuple):
   def solve(self, cost, a, b, start=None, *, alike=False):
     """Potentials of all pairs; 0 and False where they were not found."""
     given = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
-    one = lambda *arrays: self.potentials(*arrays[:3], arrays[3:], alike=alike)
+
+    def one(cost, a, b, f, g):
+      return self.potentials(cost, a, b, (f, g), alike=alike)
+
     f, g, done = jax.vmap(one)(lax.stop_gradient(cost), a, b, *map(lax.stop_gradient, given))
     done = done & jnp.isfinite(f).all(axis=1) & jnp.isfinite(g).all(axis=1)
     f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
@@ -109,11 +112,22 @@ def sinkhorn_divergence(
   Returns:
     Divergence. Differentiable once in x and y; no loop is unrolled. What did not converge has value 0 and no gradient.
   """
-  cost = lambda p, q: 0.5 * jnp.sum((p[:, :, None] - q[:, None]) ** 2, axis=-1)
-  ahead = _as_gaussians(*map(lax.stop_gradient, (x, _normalised(a), y, _normalised(b))), blur)
-  return divergence_of_costs(
-    cost(x, y), cost(x, x), cost(y, y), a, b, ahead, blur=blur, reach=reach, threshold=threshold, max_iterations=max_iterations
-  )
+  costs = square_costs(x, y), square_costs(x, x), square_costs(y, y)
+  start = gaussian_potentials(x, a, y, b, blur=blur)
+  return divergence_of_costs(*costs, a, b, start, blur=blur, reach=reach, threshold=threshold, max_iterations=max_iterations)
+
+
+def square_costs(x: Float[Array, "g m 3"], y: Float[Array, "g k 3"]) -> Float[Array, "g m k"]:
+  """Half the squared distances between two clouds.
+
+  Args:
+    x: any unit.
+    y: likewise.
+
+  Returns:
+    In its square.
+  """
+  return 0.5 * jnp.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
 
 
 def divergence_of_costs(
@@ -149,13 +163,22 @@ def divergence_of_costs(
   a_mass, b_mass = _normalised(a), _normalised(b)
   some = (jnp.sum(a, axis=-1) > 0) & (jnp.sum(b, axis=-1) > 0)
   solver = _Solver(blur**2, None if reach is None else reach**2, threshold, max_iterations)
-  of_x, of_y = (solver.solve(cost, mass, mass, alike=True) for cost, mass in ((within_x, a_mass), (within_y, b_mass)))
+  of_x, of_y = _solve_within(solver, within_x, a_mass, within_y, b_mass)
   guess = (0.0, 0.0) if start is None else start
   between = solver.solve(across, a_mass, b_mass, (of_x[0] + guess[0], of_y[0] + guess[1]))
   value = solver.value(across, a_mass, b_mass, *between[:2])
   value -= 0.5 * solver.value(within_x, a_mass, a_mass, *of_x[:2]) + 0.5 * solver.value(within_y, b_mass, b_mass, *of_y[:2])
   fine = between[2] & of_x[2] & of_y[2] & jnp.isfinite(value)
   return Divergence(jnp.where(fine & some, value, 0), fine | ~some)
+
+
+def _solve_within(solver, within_x, a, within_y, b):
+  """Each measure with itself; in one loop where both have as many atoms, which is half to compile."""
+  if a.shape != b.shape:
+    return tuple(solver.solve(cost, mass, mass, alike=True) for cost, mass in ((within_x, a), (within_y, b)))
+  masses = jnp.concatenate([a, b])
+  both = solver.solve(jnp.concatenate([within_x, within_y]), masses, masses, alike=True)
+  return tuple(x[: len(a)] for x in both), tuple(x[len(a) :] for x in both)
 
 
 def _normalised(weights):
@@ -165,22 +188,40 @@ def _normalised(weights):
   return positive / jnp.sum(positive, axis=-1, keepdims=True)
 
 
-def _as_gaussians(x, a, y, b, blur):
-  """Potentials of transport between Gaussians with the clouds' means and (blurred) covariances: quadratics, with the optimal linear map T
-  from one to the other, f = (x - m) . (1 - T)(x - m) / 2 + (m - m') . (x - m)."""
+def gaussian_potentials(
+  x: Float[Array, "g m 3"], a: Float[Array, "g m"], y: Float[Array, "g k 3"], b: Float[Array, "g k"], *, blur: float
+) -> tuple[Float[Array, "g m"], Float[Array, "g k"]]:
+  """Potentials of transport between Gaussians with the clouds' means and (blurred) covariances: where a solve had best start.
 
-  def moments(points, mass):
+  Equation: f(x) = (x - m) . (1 - T)(x - m) / 2 + (m - m') . (x - m) + |m - m'|^2 / 4, with the optimal linear map T from one covariance to
+  the other; g likewise with the roles exchanged.
+
+  Args:
+    x: mm.
+    a: masses; 0 for padding.
+    y: mm.
+    b: masses.
+    blur: mm, added to both covariances.
+
+  Returns:
+    mm^2. No gradient.
+  """
+
+  def moments(points, weights):
+    mass = _normalised(weights)
     mean = jnp.sum(mass[..., None] * points, axis=1, keepdims=True)
     apart = points - mean
     spread = jnp.sum(mass[..., None, None] * apart[..., :, None] * apart[..., None, :], axis=1)
     return mean, apart, spread + blur**2 * jnp.eye(3, dtype=points.dtype)
 
-  (mean_x, from_x, spread_x), (mean_y, from_y, spread_y) = moments(x, a), moments(y, b)
-
-  def potential(apart, shift, own, other):
-    left = jnp.eye(3, dtype=own.dtype) - spd.optimal_map(own, other)
-    bent = jnp.sum(left[:, None] * apart[:, :, None, :], axis=-1)
-    return jnp.sum(apart * (0.5 * bent + shift), axis=-1) + 0.25 * jnp.sum(shift * shift, axis=-1)
-
+  (mean_x, from_x, spread_x), (mean_y, from_y, spread_y) = moments(lax.stop_gradient(x), a), moments(lax.stop_gradient(y), b)
+  # Both maps in one call: half to compile.
+  maps = spd.optimal_map(jnp.stack([spread_x, spread_y]), jnp.stack([spread_y, spread_x]))
   shift = mean_x - mean_y
-  return potential(from_x, shift, spread_x, spread_y), potential(from_y, -shift, spread_y, spread_x)
+
+  def potential(apart, way, carry):
+    left = jnp.eye(3, dtype=carry.dtype) - carry
+    bent = jnp.sum(left[:, None] * apart[:, :, None, :], axis=-1)
+    return jnp.sum(apart * (0.5 * bent + way), axis=-1) + 0.25 * jnp.sum(way * way, axis=-1)
+
+  return potential(from_x, shift, maps[0]), potential(from_y, -shift, maps[1])

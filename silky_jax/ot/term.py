@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from silky_jax.math import safe, spd
 from silky_jax.ot import elasticity
 from silky_jax.ot.groups import Bodies, Grouping, sample
-from silky_jax.ot.sinkhorn import Divergence, divergence_of_costs, sinkhorn_divergence
+from silky_jax.ot.sinkhorn import Divergence, divergence_of_costs, gaussian_potentials, square_costs
 
 __all__ = ["Elastic", "Places", "TransportConfig", "TransportResult", "new_elastic", "transport_term"]
 
@@ -99,7 +99,7 @@ def transport_term(
   elastic: Elastic,
   grouping: Grouping,
   config: TransportConfig,
-  cells: Bodies | None,
+  cells: Bodies | None = None,
 ) -> TransportResult:
   """The term of some frames.
 
@@ -127,9 +127,10 @@ def transport_term(
   parts, unsolved = {}, []
   value = jnp.zeros(())
   if 1 in config.levels:
-    clouds = _within_groups(places, bodies, grouping, phase, config)
-    unsolved.append(clouds)
-    cost, seen = _mean_over_frames(clouds)
+    clouds = _clouds(places, *sample(bodies, config.atoms, phase), config)
+    found = _within_groups(clouds, grouping, config)
+    unsolved.append(found)
+    cost, solved = _mean_over_frames(found)
     sizes = _MM * bodies.sizes
     parts["parts"] = jnp.sum(stiffness * cost / sizes**2)
     stress = elasticity.stresses(cost, sizes, stiffness)
@@ -137,7 +138,7 @@ def transport_term(
     if config.balance:
       parts["balance"] = elasticity.stress_balance(stress, bodies.border)
       value += config.balance * parts["balance"]
-    elastic = _remember(elastic, stress, seen & (bodies.counts > 0), config)
+    elastic = _remember(elastic, stress, solved & jnp.any(clouds.masses > 0, axis=(0, 2)), config)
   if 0 in config.levels:
     layout = _layout(places, bodies, config)
     unsolved.append(layout)
@@ -162,39 +163,55 @@ def _reach(config: TransportConfig, mobility: str) -> float | None:
   return {"rigid": None, "semi": config.semi_reach, "mobile": config.mobile_reach}[mobility]
 
 
-def _within_groups(places: Places, bodies: Bodies, grouping: Grouping, phase: Array, config: TransportConfig) -> Divergence:
+def _within_groups(clouds: "_Clouds", grouping: Grouping, config: TransportConfig) -> Divergence:
   """Level 1: [f, g]. A reach is part of the compiled program, so groups are solved by class of mobility."""
-  chosen, there = sample(bodies, config.atoms, phase)
   classes = sorted(set(grouping.mobility))
-  order = [k for kind in classes for k, mobility in enumerate(grouping.mobility) if mobility == kind]
-  found = []
-  for kind in classes:
-    rows = jnp.asarray([k for k, mobility in enumerate(grouping.mobility) if mobility == kind])
-    found.append(_clouds(places, chosen[rows], there[rows], _reach(config, kind), config))
-  back = jnp.argsort(jnp.asarray(order))
+  rows = [[k for k, mobility in enumerate(grouping.mobility) if mobility == kind] for kind in classes]
+  found = [_solved(clouds.of(jnp.asarray(own)), _reach(config, kind), config) for own, kind in zip(rows, classes, strict=True)]
+  back = jnp.argsort(jnp.asarray([k for own in rows for k in own]))
   return Divergence(*(jnp.concatenate(field, axis=1)[:, back] for field in zip(*found, strict=True)))
 
 
-def _clouds(places: Places, chosen: Array, there: Array, reach: float | None, config: TransportConfig) -> Divergence:
-  """Sampled members [g, m] against their anchors, in every frame: [f, g]."""
-  frames, count = places.means.shape[0], chosen.shape[0]
-  gather = lambda x: x[:, chosen].reshape(frames * count, *chosen.shape[1:], *x.shape[2:])
-  masses = gather(places.masses) * jnp.tile(there, (frames, 1))
-  anchors = gather(places.anchors)
-  # About the cloud's own middle, where float32 is at its best.
-  middle = lax.stop_gradient(jnp.mean(anchors, axis=1, keepdims=True))
+class _Clouds(NamedTuple):
+  """Sampled members of groups and their anchors, mm, about the middle of each group's anchors, where float32 is at its best."""
+
+  means: Float[Array, "f g m 3"]
+  anchors: Float[Array, "f g m 3"]
+  masses: Float[Array, "f g m"]
+  start: tuple[Float[Array, "f g m"], Float[Array, "f g m"]]  # of the potentials
+
+  def of(self, rows: Array) -> "_Clouds":
+    """Some of the groups."""
+    return jax.tree.map(lambda x: x[:, rows], self)
+
+
+def _clouds(places: Places, chosen: Array, there: Array, config: TransportConfig) -> _Clouds:
+  anchors = places.anchors[:, chosen]
+  middle = lax.stop_gradient(jnp.mean(anchors, axis=2, keepdims=True))
   around = lambda x: _MM * (x - middle)
-  found = sinkhorn_divergence(
-    around(gather(places.means)),
+  means, anchors, masses = around(places.means[:, chosen]), around(anchors), places.masses[:, chosen] * there
+  start = jax.vmap(lambda x, y, mass: gaussian_potentials(x, mass, y, mass, blur=config.blur))(means, anchors, masses)
+  return _Clouds(means, anchors, masses, start)
+
+
+def _solved(clouds: _Clouds, reach: float | None, config: TransportConfig) -> Divergence:
+  """[f, g]."""
+  frames, count = clouds.masses.shape[:2]
+  means, anchors, masses, start = jax.tree.map(lambda x: x.reshape(frames * count, *x.shape[2:]), clouds)
+  found = divergence_of_costs(
+    square_costs(means, anchors),
+    square_costs(means, means),
+    square_costs(anchors, anchors),
     masses,
-    around(anchors),
     masses,
-    blur=config.blur,
-    reach=reach,
-    threshold=config.threshold,
-    max_iterations=config.max_iterations,
+    start,
+    **_solver(config, reach),
   )
   return jax.tree.map(lambda x: x.reshape(frames, count), found)
+
+
+def _solver(config: TransportConfig, reach: float | None) -> dict[str, Any]:
+  return {"blur": config.blur, "reach": reach, "threshold": config.threshold, "max_iterations": config.max_iterations}
 
 
 def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergence:
@@ -212,24 +229,22 @@ def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergen
     return mean, safe.divide(spread, share[..., None, None]) + _THINNEST**2 * jnp.eye(3)
 
   middle = lax.stop_gradient(jnp.mean(places.anchors, axis=1, keepdims=True))
+  # Both layouts as one list of parts: every cost that is needed is between two of them.
   moved, rest = (atoms(_MM * (points - middle)) for points in (places.means, places.anchors))
-
-  def cost(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
-    apart = jnp.sum((p[0][:, :, None] - q[0][:, None]) ** 2, axis=-1)
-    return 0.5 * (apart + spd.bures2(p[1][:, :, None], q[1][:, None]))
-
+  means, spreads = (jnp.concatenate(pair, axis=1) for pair in zip(moved, rest, strict=True))
+  apart = jnp.sum((means[:, :, None] - means[:, None]) ** 2, axis=-1)
+  cost = 0.5 * (apart + spd.bures2(spreads[:, :, None], spreads[:, None]))
   share = lax.stop_gradient(share)
-  settings = {"blur": config.blur, "threshold": config.threshold, "max_iterations": config.max_iterations}
-  return jax.tree.map(
-    lambda x: x[:, None], divergence_of_costs(cost(moved, rest), cost(moved, moved), cost(rest, rest), share, share, **settings)
-  )
+  costs = cost[:, :count, count:], cost[:, :count, :count], cost[:, count:, count:]
+  found = divergence_of_costs(*costs, share, share, **_solver(config, None))
+  return jax.tree.map(lambda x: x[:, None], found)
 
 
 def _within_cells(places: Places, bodies: Bodies, cells: Bodies | None, stiffness: Array, phase: Array, config: TransportConfig):
   """Level 2: mean over landmark cells, balanced."""
   assert cells is not None
   chosen, there = sample(cells, max(1, config.atoms // 4), phase)
-  found = _clouds(places, chosen, there, None, config)
+  found = _solved(_clouds(places, chosen, there, config), None, config)
   held = stiffness[jnp.clip(bodies.groups[chosen[:, 0]], 0)]
   return jnp.mean(held * _mean_over_frames(found)[0] / (_MM * cells.sizes) ** 2), found
 

@@ -183,6 +183,8 @@ def read_config(workdir: Path) -> ExperimentConfig:
     model = written["model"]
     for name, defaults in (("physics", PhysicsConfig()), ("transport", TransportConfig())):
       written["model"] = model = {**model, name: {**to_dict(defaults), **model.get(name, {})}}
+  if isinstance(loop := written.get("loop"), dict):
+    written["loop"] = {"shares_every": 0, **loop}
   if isinstance(losses := written.get("losses"), dict):
     written["losses"] = _with_ramps(losses)
   return ExperimentConfig.from_dict(written)

@@ -27,6 +27,7 @@ class LoopConfig:
   log_every: int = 50  # steps between metrics lines
   sample_every: int = 500  # steps between pictures in renders/; 0 writes none
   checkpoint_every: int = 500  # steps between checkpoints
+  shares_every: int = 500  # steps between looks at each term's share of the gradient; 0 never looks
   keep: int = 2  # checkpoints
   prefetch: int = 2  # batches read ahead
 

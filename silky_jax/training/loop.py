@@ -27,6 +27,7 @@ from silky_jax.render.pipeline import next_capacity
 from silky_jax.training import checkpoint
 from silky_jax.training.experiment import Experiment, ExperimentConfig, build
 from silky_jax.training.metrics import JsonLines, Means
+from silky_jax.training.shares import make_shares
 from silky_jax.training.step import create_state, make_train_step
 from silky_jax.types import Frame, PyTree, Render, TrainState, Variables
 
@@ -96,6 +97,7 @@ class _Run:
     self.networks = self._networks()
     self.compiles = 0
     self._steps: dict[tuple[int, int], Callable[..., Any]] = {}
+    self._shares: dict[tuple[int, int], Callable[..., Any]] = {}
     self._renderer: tuple[int, Renderer] | None = None
 
   def _networks(self) -> PyTree:
@@ -116,6 +118,7 @@ class _Run:
     at = int(self.state.step)
     self.store.discard_after(at if resumed else -1)
     self.log = JsonLines(self.workdir / "metrics.jsonl", keep_until=at)
+    self._foresee(at)
     self._introduce(at, "resumed" if resumed else "fresh" if init_from is None else f"from {init_from}")
 
   def _resume(self) -> checkpoint.Restored | None:
@@ -148,6 +151,13 @@ class _Run:
     wanted = max(int(result.pairs) for _, result in self._pictures(variables, config.render.capacity, 4))
     self.capacity = max(config.render.capacity, next_capacity(wanted))
 
+  def _foresee(self, at: int) -> None:
+    """Trace the last stage now, so that settings which do not fit it are refused before the first step, not half-way."""
+    last = self.experiment.stages[-1]
+    if at < last.start and at < self.config.steps:
+      step = make_train_step(self.experiment.avatar, self.experiment.optimizer, self.experiment.step_config(last, self.capacity))
+      jax.eval_shape(step, self.state, self.rig, self._batch(at), self.networks)
+
   def _introduce(self, at: int, how: str) -> None:
     device = jax.devices()[0]
     gaussians = int(jnp.sum(self.state.variables.buffers["alive"]))
@@ -167,6 +177,8 @@ class _Run:
       for step, batch in prefetch(self._batch, range(first, last), ahead=loop.prefetch):
         with clock.paused():
           compiled = self._compiled(step)
+          if loop.shares_every and step and (step % loop.shares_every == 0 or step == self.config.steps - 1):
+            self._share(step, batch)
         self.state, metrics = compiled(self.state, self.rig, batch, self.networks)
         window.append(metrics)
         done = step + 1
@@ -189,9 +201,12 @@ class _Run:
     drawn = draw_clips(self.plan, self.config.clips, seed=self.config.seed, step=step)
     return load_batch(self.sequence, self.drivers, drawn)
 
+  def _stage(self, step: int) -> int:
+    return max(i for i, s in enumerate(self.experiment.stages) if s.start <= step)
+
   def _compiled(self, step: int) -> Callable[..., Any]:
     """The step of this stage and capacity, compiled on first use."""
-    stage = max(i for i, s in enumerate(self.experiment.stages) if s.start <= step)
+    stage = self._stage(step)
     key = (stage, self.capacity)
     if key not in self._steps:
       begun = time.perf_counter()
@@ -207,6 +222,16 @@ class _Run:
       self.log.write({"event": "compile", "step": step, "stage": stage, "capacity": self.capacity, "seconds": seconds})
       self._steps = {key: compiled}
     return self._steps[key]
+
+  def _share(self, step: int, batch: Batch) -> None:
+    """Log each term's share of the gradient before this step."""
+    stage = self._stage(step)
+    key = (stage, self.capacity)
+    if key not in self._shares:
+      chosen = self.experiment.step_config(self.experiment.stages[stage], self.capacity)
+      self._shares = {key: jax.jit(make_shares(self.experiment.avatar, chosen))}
+    found = jax.device_get(self._shares[key](self.state, self.rig, batch, self.networks))
+    self.log.write({"event": "shares", "step": step, **{name: float(share) for name, share in found.items()}})
 
   def _record(self, done: int, window: list[dict[str, Any]], clock: "_Clock") -> dict[str, float]:
     """Write the means of a window of steps."""
