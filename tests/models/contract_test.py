@@ -11,6 +11,7 @@ import pytest
 from silky_jax.config import ConfigError
 from silky_jax.models.avatar import FAMILIES, make
 from silky_jax.models.drive import make_renderer
+from silky_jax.models.protocol import Measured
 from silky_jax.models.silky import SilkyConfig
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.types import Prediction, Variables
@@ -64,27 +65,25 @@ def test_gaussians_are_finite_and_positive_definite(avatar, deform, variables, r
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _loss(avatar, params, buffers, rig, frame):
+@functools.partial(jax.value_and_grad, argnums=1)
+def _loss_and_gradient(avatar, params, buffers, rig, frame):
   variables = Variables(params, buffers)
   gaussians, aux = avatar.deform(variables, rig, frame)
   clip = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, 4, *leaf.shape)), frame).replace(time=0.04 * jnp.arange(4.0)[None])
   prediction = Prediction(jax.tree.map(lambda x: x[None, None], gaussians), None, None, jax.tree.map(lambda x: x[None, None], aux))
-  terms = avatar.regularize(variables, rig, clip, prediction)
-  return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gaussians)) + sum(term() if callable(term) else term for term in terms.values())
+  terms = [term() if callable(term) else term for term in avatar.regularize(variables, rig, clip, prediction).values()]
+  terms = [term.value if isinstance(term, Measured) else term for term in terms]
+  return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gaussians)) + sum(terms)
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_gradients_are_finite(avatar, variables, rig, subject, make_frame, trained):
+def test_regularizers_are_scalars_and_gradients_finite(avatar, variables, rig, subject, make_frame, trained):
   state = variables if trained else avatar.init(jax.random.key(0), rig, subject)
-  gradient = jax.grad(_loss, argnums=1)(avatar, state.params, state.buffers, rig, make_frame())
+  value, gradient = _loss_and_gradient(avatar, state.params, state.buffers, rig, make_frame())
+  assert value.shape == () and np.isfinite(value)  # regularizers included
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
   if trained:
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
-
-
-def test_regularizers_are_scalars(avatar, variables, rig, make_frame):
-  value = _loss(avatar, variables.params, variables.buffers, rig, make_frame())
-  assert value.shape == () and np.isfinite(value)
 
 
 def test_one_compile_for_three_frames(deform, variables, rig, make_frame):
