@@ -43,6 +43,13 @@ def test_help_of_every_command(capsys, name):
     (["train", "--config=configs/silkie.py", "--data_dir=x", "--output_dir=y"], ["configs/silkie.py", "silky.py", "smoke.py"]),
     (["train", "--config=configs/silky.py:mpl", "--data_dir=x", "--output_dir=y"], ["no variant 'mpl'", "did you mean 'mlp'"]),
     (["train", "--config.model.widht=3", "--data_dir=x", "--output_dir=y"], ["widht", "Did you mean", "width"]),
+    (
+      ["train", "--ot_weight=2", "--config.losses.regularizers.transport.weight=0.5", "--data_dir=x", "--output_dir=y"],
+      ["--ot_weight=2.0", "transport.weight=0.5", "give one of them"],
+    ),
+    (["train", "--physics_weight=1", "--config=configs/smoke.py", "--data_dir=x", "--output_dir=y"], ["--physics_weight", "has no losses"]),
+    (["train", "--landmark_groups=lips", "--data_dir=x", "--output_dir=y"], ["landmark_groups", "flame|face-parsing"]),
+    (["train", "--physics_weight=-1", "--data_dir=x", "--output_dir=y"], ["physics_weight", "0"]),
     (["train", "--config.steps=many", "--data_dir=x", "--output_dir=y"], ["steps", "many"]),
     (["train", "--data_dir=/nowhere", "--output_dir=y"], ["/nowhere", "dataset.json"]),
   ],
@@ -53,6 +60,20 @@ def test_mistakes_end_with_one_message_and_code_2(capsys, words, expected):
   assert err.startswith("error: ") and "Traceback" not in err + out
   for word in expected:
     assert word in err
+
+
+def test_short_flags_set_their_keys():
+  def parsed(*words):
+    values = cli._parse("train", ["--data_dir=x", "--output_dir=y", *words])
+    return cli._with_short_flags(values)
+
+  usual = parsed()
+  assert (usual.losses.regularizers.physics.weight, usual.losses.regularizers.transport.weight) == (0.1, 1.0)
+  given = parsed("--physics_weight=0", "--ot_weight=0.25", "--landmark_groups=face-parsing")
+  assert (given.losses.regularizers.physics.weight, given.losses.regularizers.transport.weight) == (0.0, 0.25)
+  assert given.model.transport.landmark_groups == "face-parsing"
+  same = parsed("--ot_weight=0.5", "--config.losses.regularizers.transport.weight=0.5")
+  assert same.losses.regularizers.transport.weight == 0.5
 
 
 def test_configs_are_found_from_anywhere(tmp_path, monkeypatch):

@@ -9,10 +9,12 @@ import pytest
 
 from silky_jax.config import ConfigError
 from silky_jax.flame.model import flame_vertices
-from silky_jax.flame.regions import vertex_mask
+from silky_jax.flame.regions import PARTS, vertex_mask
 from silky_jax.geometry.mesh import face_normals, face_pieces
 from silky_jax.math.rotation import matrix_from_axis_angle, matrix_from_quaternion, quaternion_multiply
 from silky_jax.models.silky import SilkyConfig, make
+from silky_jax.ot.groups import PARSING
+from silky_jax.ot.term import TransportConfig
 from silky_jax.physics.term import PhysicsConfig
 from silky_jax.types import Prediction
 
@@ -236,11 +238,97 @@ def test_physics_hears_the_network_alone(start, trained, rig, make_frame):
   assert abs(still) < 1e-5
 
 
+def test_covariances_predicted_by_the_mesh_hear_it_stretch(start, trained, rig, make_frame):
+  """Gaussians turn with the surface and do not stretch with it, so it costs where the mesh stretches, and not where the head turns."""
+  family = make(dataclasses.replace(CONFIG, physics=PhysicsConfig(sample=40, predictor="mesh")))
+  prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, make_frame())[1])
+  run = jax.jit(
+    jax.value_and_grad(lambda params, clip: family.regularize(trained.replace(params=params), rig, clip, prediction)["physics"]().value)
+  )
+  moving = _clip(make_frame)
+  value, gradient = run(start.params, moving)
+  assert value > 1e-5 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+  turning = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, :1], 4, axis=1), moving).replace(
+    time=moving.time, pose=moving.pose.at[:, :, 1:].set(0.0)
+  )
+  turning = turning.replace(expression=jnp.zeros_like(turning.expression), eyelids=jnp.zeros_like(turning.eyelids))
+  assert abs(run(start.params, turning)[0]) < 1e-6
+
+
 def test_physics_wants_a_window(start, rig, make_frame):
   clip = _clip(make_frame, frames=3)
   prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, make_frame())[1])
   with pytest.raises(ConfigError, match=r"clips.length: the term physics wants at least 4 frames, got 3"):
-    make(CONFIG).regularize(start, rig, clip, prediction)["physics"]().value
+    make(CONFIG).regularize(start, rig, clip, prediction)["physics"]()
+
+
+_TRANSPORT = TransportConfig(atoms=8, levels=(1,), stiffness_every=1)
+
+
+def test_transport_hears_what_leaves_the_mesh_and_lets_hair_be(start, trained, rig, make_frame):
+  """On the mesh nothing costs; hair that stands off the scalp costs nothing either; skin that drifts does."""
+  family = make(dataclasses.replace(CONFIG, transport=_TRANSPORT))
+  frame = make_frame()
+
+  @jax.jit
+  def run(variables):
+    def loss(params):
+      own = variables.replace(params=params)
+      clip = jax.tree.map(lambda leaf: leaf[None, None], family.deform(own, rig, frame))
+      found = family.regularize(own, rig, frame, Prediction(clip[0], None, None, clip[1]))["transport"]()
+      return found.value, found
+
+    return jax.value_and_grad(loss, has_aux=True)(variables.params)
+
+  (still, found), _ = run(start)
+  assert abs(still) < 1e-5 and found.report["unsolved"] == 0
+  count = len(start.buffers["alive"])
+  hair = np.asarray([name == "scalp" for name in rig.region_names])[np.asarray(start.buffers["regions"])]
+  drift = jnp.zeros((count, 3)).at[:, 2].set(0.004)
+  assert abs(run(_with(start, offset=jnp.where(hair[:, None], drift, 0.0)))[0][0]) < 1e-5
+  (moved, found), gradient = run(_with(start, offset=jnp.where(hair[:, None], 0.0, drift)))
+  assert moved > 1e-3
+  assert (np.asarray(gradient["gaussians"]["offset"])[~hair, 2].sum()) > 0  # back the way it came
+  (wild, found), gradient = run(trained)
+  assert wild > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["residual"]))
+  before = trained.buffers["memory"]["transport"]
+  assert found.memory["transport"]["looks"] == 1 and found.memory["transport"]["stress"].any()
+  assert not np.allclose(found.memory["transport"]["stiffness"], before["stiffness"])
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), found.memory["transport"]) == jax.tree.map(lambda x: (x.shape, x.dtype), before)
+
+
+def test_a_rig_without_landmarks_is_told_what_to_do(start, rig, subject, make_frame):
+  bare = rig.replace(landmarks=None)
+  avatar = make(CONFIG)
+  variables = avatar.init(jax.random.key(0), bare, subject)  # fine as long as nobody asks for the term
+  with pytest.raises(ConfigError, match=r"68 iBUG landmarks.*landmark_embedding.npy.*face-parsing"):
+    clip = jax.tree.map(lambda leaf: leaf[None, None], avatar.deform(variables, bare, make_frame()))
+    avatar.regularize(variables, bare, make_frame(), Prediction(clip[0], None, None, clip[1]))["transport"]()
+  with pytest.raises(ConfigError, match="landmark_groups: expected one of"):
+    make(dataclasses.replace(CONFIG, transport=TransportConfig(landmark_groups="lips"))).init(jax.random.key(0), rig, subject)
+
+
+def test_groups_by_parsing_are_what_frames_show(rig, subject, make_frame):
+  """Before any frame they are what the rig's regions are seen as; then, where a Gaussian is seen, what its pixels are labelled."""
+  config = dataclasses.replace(CONFIG, transport=TransportConfig(landmark_groups="face-parsing"))
+  avatar = make(config)
+  variables = avatar.init(jax.random.key(0), rig, subject)
+  names = np.asarray(PARSING.names)
+  groups = lambda v: names[np.asarray(v.buffers["transport"]["bodies"]["groups"])]
+  region = np.asarray(rig.region_names)[np.asarray(variables.buffers["regions"])]
+  assert set(groups(variables)[region == "upper_lip"]) == {"lips"} and set(groups(variables)[region == "scalp"]) == {"hair"}
+  frames = [make_frame(seed, strength=0.5) for seed in range(2)]
+  clip = jax.tree.map(lambda *leaves: jnp.stack(leaves), *frames)
+  clip = clip.replace(parts=jnp.full_like(clip.parts, PARTS.index("glasses")))
+  painted = jax.jit(avatar.paint)(variables, rig, clip)
+  seen = groups(painted) == "glasses"
+  front = np.isin(region, ["face", "forehead", "nose"])
+  assert seen[front].mean() > 0.3 and not seen[region == "neck"].all()
+  np.testing.assert_array_equal(groups(painted)[~seen], groups(variables)[~seen])
+  weights = np.asarray(painted.buffers["memory"]["transport"]["stiffness"])
+  assert ((weights >= 0.05) & (weights <= 1)).all() and weights[PARSING.names.index("lips")] < weights[PARSING.names.index("hair")]
+  assert jax.tree.map(jnp.shape, painted) == jax.tree.map(jnp.shape, variables)
 
 
 def test_motion_is_reported_in_square_millimetres(avatar, start, rig, make_frame):

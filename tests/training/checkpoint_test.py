@@ -1,5 +1,6 @@
 """Checkpoints: a round trip without flags, refusals that name both sides, torn files."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -55,10 +56,13 @@ def test_a_run_from_before_corrections_and_physics_is_read_as_one_without(tmp_pa
   _write(tmp_path)
   path = tmp_path / "config.json"
   old = json.loads(path.read_text())
-  assert old.pop("corrections") and old["family"] == "silky" and old["model"].pop("physics")
+  assert old.pop("corrections") and old["family"] == "silky" and old["model"].pop("physics") and old["model"].pop("transport")
+  assert old["loop"].pop("shares_every") == 500
+  for term in (old["losses"]["huber"], old["losses"]["ssim"], *old["losses"]["regularizers"].values()):
+    assert term.pop("ramp") == 0.0
   path.write_text(json.dumps(old))
   config, state = checkpoint.restore(tmp_path)
-  assert config == CONFIG and not config.corrections.enabled and int(state.step) == 2
+  assert config == dataclasses.replace(CONFIG, loop=dataclasses.replace(CONFIG.loop, shares_every=0)) and int(state.step) == 2
 
 
 def test_meta_and_camera(tmp_path):

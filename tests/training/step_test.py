@@ -1,10 +1,12 @@
 """The train step, on a toy family that compiles fast: terms, stages, backgrounds, traces, broken gradients."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from silky_jax.config import ConfigError
@@ -13,10 +15,11 @@ from silky_jax.flame.regions import PARTS
 from silky_jax.geometry import camera as cameras
 from silky_jax.models import corrections
 from silky_jax.models.corrections import CorrectionsConfig
-from silky_jax.models.protocol import Avatar
+from silky_jax.models.protocol import Avatar, Measured
 from silky_jax.render.pipeline import RenderConfig, render
-from silky_jax.training.objective import StepConfig
+from silky_jax.training.objective import Ramp, StepConfig, make_objective
 from silky_jax.training.optimizer import OptimizerConfig, make_optimizer
+from silky_jax.training.shares import make_shares
 from silky_jax.training.step import LossConfig, Term, create_state, make_train_step, part_ids, part_table, stages
 from silky_jax.types import Frame, Gaussians, Variables
 
@@ -215,6 +218,64 @@ def test_a_broken_gradient_changes_nothing_but_the_count():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+def _remembering():
+  """The toy with a term that counts its steps in the buffers and reports what it counted."""
+  toy = _toy()
+
+  def init(*given):
+    variables = toy.init(*given)
+    return variables.replace(buffers=variables.buffers | {"memory": {"count": {"looks": jnp.zeros(())}, "other": jnp.ones(2)}})
+
+  def regularize(variables, rig, clip, prediction):
+    looks = variables.buffers["memory"]["count"]["looks"]
+    value = jnp.mean(variables.params["places"] ** 2)
+    return {"count": lambda: Measured(value, {"count": {"looks": looks + 1}}, {"seen": looks}), "dear": lambda: 1 / 0}
+
+  return toy._replace(init=init, regularize=regularize)
+
+
+def test_terms_remember_and_report_and_are_not_called_without_a_weight():
+  state, history = _run(_remembering(), steps=3, regularizers={"count": 0.5})
+  assert [float(m["count_seen"]) for m in history] == [0.0, 1.0, 2.0]
+  assert float(state.variables.buffers["memory"]["count"]["looks"]) == 3.0
+  np.testing.assert_array_equal(state.variables.buffers["memory"]["other"], jnp.ones(2))
+  np.testing.assert_allclose(history[0]["loss"], history[0]["huber"] + 0.5 * history[0]["count"], rtol=1e-5)
+  broken = _batch()
+  broken = broken._replace(target=broken.target.replace(image=broken.target.image.at[0, 0, 3, 3, 0].set(jnp.nan)))
+  state, _ = _run(_remembering(), batch=broken, regularizers={"count": 0.5})
+  assert float(state.variables.buffers["memory"]["count"]["looks"]) == 0.0  # a step that was thrown away is not remembered
+
+
+def test_a_ramp_grows_a_weight_from_nothing():
+  config = StepConfig({"huber": 1.0}, {"size": 0.3}, part_table({}), (), (1.0, 1.0, 1.0), RENDER, ramps={"size": Ramp(10, 20)})
+  objective = jax.jit(make_objective(_toy(), config))
+  state = create_state(_toy().init(jax.random.key(0), None, None), _OPTIMIZER, seed=0)
+  shares = []
+  for step in (10, 19, 29, 60):
+    found = objective(state.variables.params, state.replace(step=jnp.asarray(step, jnp.int32)), None, _batch(), {})
+    shares.append(float(found.parts["size"] / (0.3 * found.metrics["size"])))
+    np.testing.assert_allclose(found.parts["huber"], found.metrics["huber"], rtol=1e-6)
+  np.testing.assert_allclose(shares, np.tanh(3 * np.asarray([1, 10, 20, 51]) / 20), rtol=1e-5)
+
+
+def test_shares_are_those_of_lone_gradients():
+  weights, own = {"huber": 1.0, "ssim": 0.2}, {"size": 0.3}
+  config = StepConfig(weights, own, part_table({}), (), (1.0, 1.0, 1.0), RENDER)
+  state = create_state(_toy().init(jax.random.key(0), None, None), _OPTIMIZER, seed=0)
+  found = jax.jit(make_shares(_toy(), config))(state, None, _batch(), {})
+  norms = {}
+  for name in (*weights, *own):
+    alone = dataclasses.replace(
+      config, weights={k: v for k, v in weights.items() if k == name}, regularizers={k: v for k, v in own.items() if k == name}
+    )
+    lone = make_objective(_toy(), alone)
+    slope = jax.jit(jax.grad(lambda p, lone=lone, name=name: lone(p, state, None, _batch(), {}).parts[name]))(state.variables.params)
+    norms[name] = float(optax.global_norm(slope))
+  for name, norm in norms.items():
+    np.testing.assert_allclose(found[name], norm / sum(norms.values()), rtol=1e-4)
+  np.testing.assert_allclose(sum(found.values()), 1.0, rtol=1e-5)
+
+
 def test_unknown_regularizer():
   with pytest.raises(ConfigError, match="no term 'sise'; did you mean 'size'"):
     _run(regularizers={"sise": 1.0})
@@ -226,6 +287,8 @@ def test_stages_are_cut_where_terms_join():
   assert [stage.start for stage in got] == [0, 25, 50]
   assert [set(stage.weights) for stage in got] == [{"huber"}, {"huber"}, {"huber", "perceptual"}]
   assert [stage.regularizers for stage in got] == [{}, {"size": 2.0}, {"size": 2.0}]
+  growing = stages(LossConfig(huber=Term(1.0), regularizers={"size": Term(2.0, 0.25, 0.1), "still": Term(0.0, 0.9, 0.1)}), 100)
+  assert [stage.ramps for stage in growing] == [{}, {"size": Ramp(25, 10)}]
 
 
 def test_stage_refusals():
@@ -233,6 +296,8 @@ def test_stage_refusals():
     stages(LossConfig(ssim=Term(1.0, 0.1), l1=Term(1.0, 0.2), alpha=Term(1.0, 0.3)), 100)
   with pytest.raises(ConfigError, match=r"losses\.regularizers\.size"):
     stages(LossConfig(regularizers={"size": Term(-1.0)}), 100)
+  with pytest.raises(ConfigError, match=r"losses\.size: expected a ramp|regularizers\.size: expected a ramp"):
+    stages(LossConfig(regularizers={"size": Term(1.0, 0.0, 1.5)}), 100)
   with pytest.raises(ConfigError, match="no label 'moth'"):
     part_table({"moth": 1.0})
   assert part_table({"nose": 2.0})[10] == 2.0

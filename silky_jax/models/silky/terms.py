@@ -6,11 +6,11 @@ from jax import lax
 from jaxtyping import Array
 
 from silky_jax.config import ConfigError
-from silky_jax.math import harmonics
+from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
 from silky_jax.models.protocol import MEMORY, Measured, Term
 from silky_jax.models.silky.anatomy import anatomy_of, grouping_of
-from silky_jax.models.silky.model import SilkyConfig, bounded, deform
+from silky_jax.models.silky.model import SilkyConfig, bounded, deform, posed
 from silky_jax.ot.term import Places, transport_term
 from silky_jax.physics.term import Motion, physics_term
 from silky_jax.types import FlameRig, Frame, Prediction, Variables
@@ -59,8 +59,8 @@ _PER_GAUSSIAN = ("faces", "barycentric", "offset_limit", "regions", "alive", "ax
 def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Frame) -> Measured:
   """The physics term of a sample of the Gaussians, which are deformed in every frame of the clip."""
   settings, frames = config.physics, clip.index.shape[1]
-  if frames <= settings.history:
-    raise ConfigError(f"clips.length: the term physics wants at least {settings.history + 1} frames, got {frames}")
+  if frames < settings.frames:
+    raise ConfigError(f"clips.length: the term physics wants at least {settings.frames} frames, got {frames}")
   count = variables.buffers["alive"].shape[0]
   wanted = min(settings.sample or count, count)
   stride = count // wanted
@@ -70,14 +70,26 @@ def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Fra
     buffers=variables.buffers | {name: variables.buffers[name][at] for name in _PER_GAUSSIAN},
   )
 
-  def one(frame: Frame) -> tuple[Array, ...]:
+  def one(frame: Frame) -> dict[str, Array]:
     gaussians, aux = deform(config, few, rig, frame)
-    anchors = jnp.sum((aux["anchors"] - aux["translation"])[:, :, None] * aux["head"], axis=1)  # head^T x
+    into_head = lambda x: jnp.sum(x[..., None] * aux["head"], axis=-2)  # head^T x
     back = jnp.broadcast_to(quaternion_conjugate(quaternion_from_matrix(aux["head"])), aux["carried"].shape)
-    return aux["local"], anchors, quaternion_multiply(back, aux["carried"]), aux["quaternions"], aux["log_deviations"], gaussians.opacities
+    seen = {
+      "residuals": aux["local"],
+      "anchors": into_head(aux["anchors"] - aux["translation"]),
+      "carried": quaternion_multiply(back, aux["carried"]),
+      "quaternions": aux["quaternions"],
+      "log_deviations": aux["log_deviations"],
+      "opacities": gaussians.opacities,
+    }
+    if settings.predictor == "mesh":
+      corners = posed(few.buffers, rig, frame)[0][rig.faces[few.buffers["faces"]]]
+      first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+      sides = jnp.stack([first, second, safe.normalise(jnp.cross(first, second))], axis=1)
+      seen["edges"] = jnp.swapaxes(into_head(sides), -1, -2)
+    return seen
 
-  local, anchors, carried, quaternions, deviations, opacities = jax.vmap(jax.vmap(one))(clip)
-  motion = Motion(clip.time, clip.valid, clip.shot, local, anchors, carried, quaternions, deviations, opacities, few.buffers["regions"])
+  motion = Motion(times=clip.time, valid=clip.valid, shots=clip.shot, groups=few.buffers["regions"], **jax.vmap(jax.vmap(one))(clip))
   found = physics_term(motion, settings, len(rig.region_names), variables.buffers[MEMORY]["physics"]["rms"])
   return Measured(found.value, {"physics": {"rms": found.rms}}, {"residual": jnp.mean(found.rms)})
 
