@@ -103,7 +103,7 @@ def update(
   time: Float[Array, ""],
   shot: Int[Array, ""],
   *,
-  process_noise: Float[Array, "#n"] | float,
+  process_noise: Float[Array, "#n"] | Float[Array, ""] | float,
   damping: float = 1.0,
 ) -> tuple[FilterState, Estimate]:
   """One frame: predict, and correct what was seen. See the head of this file.
@@ -129,7 +129,6 @@ def update(
   ahead = (seen == 0) | (time > state.times[:, 0])
   taken = valid & ahead
   eye = jnp.eye(dimension, dtype=observed.dtype)
-  observed, noise = jnp.where(taken[:, None], observed, 0), jnp.where(taken[:, None, None], noise, eye)
 
   weights = _weights(state.times, seen, at, damping)
   missed = process_noise * jnp.prod(at[:, None] - state.times, axis=-1) / math.factorial(history)
@@ -137,7 +136,7 @@ def update(
   means, covariance = _push(state, weights, jnp.zeros_like(observed), spread)
   predicted = means[:, :dimension], covariance[:, :dimension, :dimension]
 
-  # A point that starts: what is seen goes on top as it is.
+  # A point that starts: what is seen goes on top as it is. (Where it is not valid this is dropped, and being linear sends nothing back.)
   first = _push(state, jnp.zeros_like(weights), observed, noise)
   # What is not to be corrected is so with an observation that agrees, whose result is not used.
   correct = taken & full
@@ -166,7 +165,7 @@ def smooth_track(
   times: Float[Array, "t"],
   shots: Int[Array, "t"],
   *,
-  process_noise: Float[Array, "#n"] | float,
+  process_noise: Float[Array, "#n"] | Float[Array, ""] | float,
   order: int = 2,
   damping: float = 1.0,
 ) -> Estimate:

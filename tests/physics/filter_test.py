@@ -159,8 +159,9 @@ def test_the_first_frames_are_as_they_are_seen():
   # Before it is seen nothing is known of it; what starts with a gap is on the line through what there is.
   late = track(observed, noise, valid.at[:2].set(False).at[4].set(False), times, shots, process_noise=100.0)
   assert late.known.all(axis=1).tolist() == [False, False] + [True] * 10
-  line = observed[3] + (observed[3] - observed[2]) * (UNEVEN[4] - UNEVEN[3]) / (UNEVEN[3] - UNEVEN[2])
-  np.testing.assert_allclose(late.mean[4], line, rtol=1e-4, atol=1e-4)
+  share = (UNEVEN[4] - UNEVEN[3]) / (UNEVEN[3] - UNEVEN[2])
+  np.testing.assert_allclose(late.mean[4], (1 + share) * observed[3] - share * observed[2], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(late.covariance[4], (1 + share) ** 2 * noise[3] + share**2 * noise[2], rtol=1e-4)
   np.testing.assert_array_equal(late.mean[5], observed[5].astype(jnp.float32))
   assert np.isfinite(late.mean).all() and np.isfinite(late.covariance).all()
 
