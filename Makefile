@@ -1,10 +1,11 @@
 # Two commands: `make demo` and `make test`. Each makes the environment (.venv) from a lock file when it is missing.
+# PYTEST_FLAGS: a file's tests stay on one worker, so that what they share is made and compiled once and not once per worker.
 # PYTHON=... picks the interpreter (3.11 or 3.12; the landmark model has wheels for no other); DEMO_FLAGS=... adds flags.
 
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { command -v $$p; break; }; done)
 
