@@ -20,7 +20,12 @@ class Team {
   // `schedule` runs a function on a pool's thread, sometime. `loops`: the most that this call will run.
   Team(int64_t helpers, int64_t loops, const std::function<void(std::function<void()>)>& schedule)
       : shared_(std::make_shared<Shared>(loops)) {
-    for (int64_t i = 0; i < helpers; ++i) schedule([shared = shared_] { shared->help(); });
+    // A pool whose queue is full runs the function at once, here: a caller that helped itself would wait for loops that only it can open.
+    const auto caller = std::this_thread::get_id();
+    for (int64_t i = 0; i < helpers; ++i)
+      schedule([shared = shared_, caller] {
+        if (std::this_thread::get_id() != caller) shared->help();
+      });
   }
   ~Team() { shared_->closed.store(true, std::memory_order_release); }
   Team(const Team&) = delete;

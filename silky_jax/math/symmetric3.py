@@ -67,14 +67,22 @@ def eigen(matrix: Float[Array, "*b 3 3"]) -> tuple[Float[Array, "*b 3"], Float[A
 
 @jax.custom_jvp
 def _eigen(matrix):
+  return _jacobi(matrix)
+
+
+@jax.jit  # so that a call outside of any program compiles once
+def _jacobi(matrix):
   entry = {(i, j): matrix[..., i, j] for i in range(3) for j in range(i, 3)}
   one, zero = jnp.ones_like(matrix[..., 0, 0]), jnp.zeros_like(matrix[..., 0, 0])
   vectors = [[one if i == j else zero for j in range(3)] for i in range(3)]
   entry, vectors = lax.fori_loop(0, _SWEEPS, lambda _, state: _sweep(*state), (entry, vectors))
-  values = jnp.stack([entry[i, i] for i in range(3)], axis=-1)
-  order = jnp.argsort(values, axis=-1)
-  stacked = jnp.stack([jnp.stack(row, axis=-1) for row in vectors], axis=-2)
-  return jnp.take_along_axis(values, order, axis=-1), jnp.take_along_axis(stacked, order[..., None, :], axis=-1)
+  values, columns = [entry[i, i] for i in range(3)], [jnp.stack([row[i] for row in vectors], axis=-1) for i in range(3)]
+  for i, j in ((0, 1), (1, 2), (0, 1)):  # sorts three, with less to compile than a sort
+    swap = values[i] > values[j]
+    values[i], values[j] = jnp.where(swap, values[j], values[i]), jnp.where(swap, values[i], values[j])
+    apart = swap[..., None]
+    columns[i], columns[j] = jnp.where(apart, columns[j], columns[i]), jnp.where(apart, columns[i], columns[j])
+  return jnp.stack(values, axis=-1), jnp.stack(columns, axis=-1)
 
 
 @_eigen.defjvp

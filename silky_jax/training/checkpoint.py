@@ -151,7 +151,9 @@ class Store:
     """The state of one checkpoint, into the shapes of `like` (from `eval_shape`)."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
-    return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+    restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+    # Arrays of a reader are bound to their device, which makes another program of the step: compiled again, and missed by the cache.
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)), restored)
 
   def close(self) -> None:
     """Release the folder."""
