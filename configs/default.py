@@ -57,12 +57,12 @@ def get_config():
   c.model.physics.least_blur = 0.5  # mm
   c.model.physics.blur_memory = 0.9  # share of the running residual that a step keeps
   c.model.physics.jerk_scale = 1.0  # mm per frame^3, mode "absolute"
-  c.model.physics.sample = 2048  # Gaussians per step; 0 takes all
+  c.model.physics.sample = 1024  # Gaussians per step; 0 takes all
 
   c.model.transport = ConfigDict()
   c.model.transport.landmark_groups = "flame"  # groups by landmarks of the rig; or "face-parsing", by labels seen in training frames
   c.model.transport.levels = (0, 1)  # 0: layout of the groups, 1: within each group, 2: within the cell of each landmark
-  c.model.transport.atoms = 128  # Gaussians per group and step
+  c.model.transport.atoms = 64  # Gaussians per group and step; time grows with the square
   c.model.transport.frames = 1  # rendered frames of a clip, at most
   c.model.transport.blur = 3.0  # mm, below which shapes are not told apart
   c.model.transport.semi_reach = 30.0  # mm, further than which mass is rather lost than carried; rigid groups have no such limit

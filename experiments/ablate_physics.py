@@ -72,6 +72,13 @@ def _config(case: str, seed: int) -> ExperimentConfig:
   )
 
 
+def _settings() -> dict[str, Any]:
+  config = _config("both", 0)
+  terms = {name: dataclasses.asdict(config.losses.regularizers[name]) for name in _KEPT["both"]}
+  model = {name: dataclasses.asdict(getattr(config.model, name)) for name in _KEPT["both"]}
+  return {"terms": terms, "model": model, "window": config.clips.length, "uv_size": config.model.uv_size, "width": config.model.width}
+
+
 def measure_motion(run: Path, sequence: native.NativeSequence, count: int = 60) -> dict[str, float]:
   """The figures of motion over `count` frames in a row, driven as given."""
   restored = restore_run(run)
@@ -151,7 +158,7 @@ def main(_: list[str]) -> None:
       row = _one(case, seed, root)
       print(json.dumps(row), flush=True)
       rows = [r for r in rows if (r["case"], r["seed"]) != (case, seed)] + [row]
-      content = {**what, "gaussians": "uv 80", "cpus": len(os.sched_getaffinity(0)), "rows": rows}
+      content = {**what, "settings": _settings(), "cpus": len(os.sched_getaffinity(0)), "rows": rows}
       write_record(_JSON.value, content, command="python -m experiments.ablate_physics", packages=("jax", "ott-jax"))
 
 

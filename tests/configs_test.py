@@ -10,7 +10,7 @@ from silky_jax.training.experiment import ExperimentConfig, build
 
 FILES = {
   "default": [""],
-  "silky": ["", ":mlp", ":coarse", ":demo"],
+  "silky": ["", ":mlp", ":coarse", ":demo", ":paper"],
   "smoke": [""],
 }
 NAMES = [f"configs/{name}.py{variant}" for name, variants in FILES.items() for variant in variants]

@@ -36,7 +36,7 @@ class TransportConfig:
 
   landmark_groups: Literal["flame", "face-parsing"] = "flame"
   levels: tuple[int, ...] = (0, 1)  # 2 needs landmark groups
-  atoms: int = 128  # per group and step; time grows with the square
+  atoms: int = 64  # per group and step; time grows with the square
   frames: int = 1  # of a clip's rendered frames
   blur: float = 3.0  # mm, about the spacing
   semi_reach: float = 30.0  # mm; rigid groups are balanced

@@ -53,7 +53,7 @@ class PhysicsConfig:
   blur_memory: float = 0.9  # of the residuals' running mean over steps; 0 is this step's alone
   least_blur: float = 0.5  # mm
   jerk_scale: float = 1.0  # mode "absolute": mm that the same prediction may miss on the surface (per frame^3 at order 2)
-  sample: int = 2048  # Gaussians that the family takes per step, others in the next; 0 takes all
+  sample: int = 1024  # Gaussians that the family takes per step, others in the next; 0 takes all
 
   @property
   def frames(self) -> int:
