@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
   quality = json.loads((run / "data" / "quality.json").read_text())
   quality.pop("landmark_residual_per_frame")
   config = json.loads((run / "train" / "config.json").read_text())
-  record = {"machine": _machine(), "tracking": quality, "metrics": metrics, "config": config}
+  lines = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
+  shares = [line for line in lines if line.get("event") == "shares"]
+  record = {"machine": _machine(), "tracking": quality, "metrics": metrics, "config": config, "shares": shares}
   Path(_JSON.value).write_text(json.dumps(record, indent=1) + "\n")
   print(_table(metrics))
 

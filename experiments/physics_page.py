@@ -35,6 +35,7 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
 def tables() -> str:
   """The figures as Markdown."""
   ablation, cost, soak = _read("ablation.json"), _read("step_cost.json"), _read("soak.json")
+  demo = [row for row in _read("demo_cpu.json")["shares"] if "physics" in row]
   cases = list(dict.fromkeys(row["case"] for row in ablation["rows"]))
   seeds = sorted({row["seed"] for row in ablation["rows"]})
   of = {(row["case"], row["seed"]): row for row in ablation["rows"]}
@@ -67,6 +68,11 @@ def tables() -> str:
       _table(["terms", *_COLUMNS], lines),
       "Shares of the gradient norm before the last step, least and most over these runs:",
       _table(["term", "share"], shared),
+      "In the demo, whose tracking is smoothed and calm, physics has "
+      + ", ".join(f"{100 * row['physics']:.1f} % at step {row['step']}" for row in demo)
+      + "; transport "
+      + ", ".join(f"{100 * row['transport']:.0f} %" for row in demo)
+      + ". Where nothing jitters, physics has nothing to say.",
       f"### What they cost\n\nThe demo's last step with LPIPS, {cost['gaussians']:,} Gaussians, {cost['size'][0]} px, windows of "
       f"{cost['settings']['window']}, on {cost['machine']['cores']} cores of {cost['machine']['device']} (`experiments/step_cost.py`). "
       f"{unsolved} of {solves} transport problems of these first steps did not converge in "
