@@ -8,6 +8,7 @@ different rig names, and coefficients tracked with one are refused by the other.
 """
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from silky_jax.flame.regions import REGIONS
 from silky_jax.types import FlameRig, LandmarkEmbedding
 
-__all__ = ["FlameModel", "find_models", "load_embedding", "load_flame", "read_model", "read_pickle"]
+__all__ = ["FlameModel", "find_models", "load_embedding", "load_flame", "read_model", "read_pickle", "unpickle"]
 
 _KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights")
 _WHERE = "register at https://flame.is.tue.mpg.de, unpack FLAME there, or use the open head, which needs nothing"
@@ -153,14 +154,26 @@ def read_pickle(path: Path) -> Any:
   Raises:
     ValueError: the file is no pickle, or names something that is not allowed (the message says what).
   """
-  with Path(path).open("rb") as file:
-    try:
-      found = _Unpickler(file, encoding="latin1").load()
-      return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
-    except pickle.UnpicklingError as error:
-      raise ValueError(f"{path}: {error}; only arrays are read from a pickle. Next: do not trust this file, download it anew") from error
-    except (EOFError, AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
-      raise ValueError(f"{path}: expected a pickle, got something else ({type(error).__name__}). Next: download it anew") from error
+  return unpickle(Path(path).read_bytes(), Path(path))
+
+
+def unpickle(content: bytes, path: Path) -> Any:
+  """`read_pickle` of bytes.
+
+  Args:
+    content: the pickle.
+    path: what messages call it.
+
+  Returns:
+    See `read_pickle`, as for errors.
+  """
+  try:
+    found = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    return {key: _plain(value) for key, value in found.items()} if isinstance(found, dict) else _plain(found)
+  except pickle.UnpicklingError as error:
+    raise ValueError(f"{path}: {error}; only arrays are read from a pickle. Next: do not trust this file, download it anew") from error
+  except (EOFError, AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+    raise ValueError(f"{path}: expected a pickle, got something else ({type(error).__name__}). Next: download it anew") from error
 
 
 def _plain(value: Any) -> Any:

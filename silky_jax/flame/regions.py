@@ -1,7 +1,7 @@
 """Anatomical regions: parsing labels, the open head's region names, and masks over vertices and faces."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, UInt8
 
 from silky_jax.types import FlameRig
 
@@ -18,6 +18,7 @@ __all__ = [
   "face_mask",
   "face_parts",
   "face_regions",
+  "parsing_masks",
   "vertex_mask",
 ]
 
@@ -78,6 +79,22 @@ HEAD_AND_NECK = frozenset(REGIONS) - {"torso"}
 BOUNDARY = frozenset({"torso"})
 # Behind the eyeballs: never seen.
 HIDDEN = frozenset({"eye_socket"})
+
+
+def parsing_masks(labels: UInt8[Array, "*b"]) -> tuple[Bool[Array, "*b"], Bool[Array, "*b"], Bool[Array, "*b"]]:
+  """The three masks that FlashAvatar-style datasets hold, from a parsing map.
+
+  Args:
+    labels: ids into `PARTS`.
+
+  Returns:
+    alpha: labels 1 to 17; a hat is none of it.
+    neckhead: those without cloth.
+    mouth: its interior and both lips.
+  """
+  inside = (labels >= 1) & (labels <= PARTS.index("hair"))
+  mouth = (labels >= PARTS.index("mouth_interior")) & (labels <= PARTS.index("lower_lip"))
+  return inside, inside & (labels != PARTS.index("cloth")), mouth
 
 
 def vertex_mask(rig: FlameRig, names: frozenset[str] | set[str] | tuple[str, ...]) -> Bool[Array, "v"]:
