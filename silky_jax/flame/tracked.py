@@ -31,7 +31,7 @@ def read_frame(path: Path | str) -> dict[str, Float[np.ndarray, "..."]]:
 
   Returns:
     float32, without the leading axis of one, by the names of `KEYS`: expression and identity coefficients; jaw and both eyes (left first)
-    as the first two ROWS of their rotations; eyelids; world to camera (metres) and intrinsics (px). And `img_size`: int32, height and width.
+    as the first two ROWS of their rotations; eyelids; world to camera (metres) and intrinsics (px). And `img_size`, int32: height, width.
 
   Raises:
     ValueError: no such zip, a pickle that names more than arrays, or a key that is missing or of another shape.
