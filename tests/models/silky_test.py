@@ -339,6 +339,9 @@ def test_motion_is_reported_in_square_millimetres(avatar, start, rig, make_frame
 
 
 def test_refusals(rig, subject):
+  for transport in (TransportConfig(levels=(0, 2), landmark_groups="face-parsing"), TransportConfig(levels=(3,))):
+    with pytest.raises(ConfigError, match=r"transport\.levels: expected some of 0, 1 and"):
+      make(SilkyConfig(transport=transport))
   with pytest.raises(ConfigError, match="0 to 3, got 4"):
     make(SilkyConfig(harmonics_degree=4))
   with pytest.raises(ConfigError, match=r"drop_regions: no region 'torzo'; did you mean 'torso'"):

@@ -32,10 +32,16 @@ def make(config: SilkyConfig) -> Avatar:
     config: settings.
 
   Raises:
-    ConfigError: a harmonics degree outside 0..3.
+    ConfigError: a harmonics degree outside 0..3, or levels of transport that the groups do not have.
   """
   if not 0 <= config.harmonics_degree <= 3:
     raise ConfigError(f"model.harmonics_degree: expected 0 to 3, got {config.harmonics_degree}")
+  levels, groups = config.transport.levels, config.transport.landmark_groups
+  if not set(levels) <= {0, 1, 2} or (2 in levels and groups != "flame"):
+    raise ConfigError(
+      f"model.transport.levels: expected some of 0, 1 and, with landmark_groups 'flame', 2; got {levels} with {groups!r}; "
+      "take --config.model.transport.levels='(0, 1)'"
+    )
   bound = functools.partial
   return Avatar(
     init=bound(init, config),
