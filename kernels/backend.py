@@ -5,6 +5,7 @@ import logging
 from typing import Literal, get_args
 
 import jax
+from silky_kernels import triton
 
 __all__ = ["Backend", "available_backends", "choose"]
 
@@ -17,7 +18,7 @@ _BUILT: dict[str, tuple[Backend, ...]] = {
   "bin_tiles": ("xla",),
   "rasterize_tiles": ("xla",),
   "project": ("cpu", "xla"),
-  "splat": ("cpu", "xla"),
+  "splat": ("cpu", "pallas", "xla"),
 }
 
 
@@ -38,7 +39,9 @@ def available_backends(op: str) -> tuple[Backend, ...]:
 def _why_not(op: str, backend: Backend) -> str | None:
   """Why a backend cannot run an op on this machine; None where it can."""
   if backend not in _BUILT[op]:
-    return "it is not built yet" if backend == "pallas" else f"there is none of it for this op; `splat` has {_BUILT['splat']}"
+    return f"there is none of it for this op; `splat` has {_BUILT['splat']}"
+  if backend == "pallas":
+    return triton.why_not()
   if backend == "cpu":
     from silky_kernels import native  # compiles: only when somebody asks
 

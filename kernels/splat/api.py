@@ -70,9 +70,14 @@ def splat(
     raise ValueError(f"background: expected [{features.shape[1]}] like features, got {background.shape}")
   boxes = lax.stop_gradient(boxes)
   arrays = (means2d, boxes, depths, conics, opacities, features, background)
-  if choose("splat", backend, exact=any(a.dtype != jnp.float32 for a in arrays)) == "cpu":
+  chosen = choose("splat", backend, exact=any(a.dtype != jnp.float32 for a in arrays))
+  if chosen == "cpu":
     image, alpha, depth = cpu.splat(*arrays, width, height)
     return SplatOutput(image, alpha, depth, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+  if chosen == "pallas":
+    from silky_kernels.splat.pallas.splat import splat as on_gpu  # pulls Pallas in: only when somebody uses it
+
+    return SplatOutput(*on_gpu(*arrays, width, height, capacity))
   features = jnp.where((boxes > 0).all(axis=-1, keepdims=True), features, 0)  # those of a culled splat may be anything
   sizes = {"width": width, "height": height, "tile": tile, "backend": "xla"}
   bins = bin_tiles(lax.stop_gradient(means2d), boxes, lax.stop_gradient(depths), capacity=capacity, **sizes)

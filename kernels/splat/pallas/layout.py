@@ -1,0 +1,67 @@
+"""Static sizes of a batch of pictures, and how splats lie in memory. Pictures of a batch are one problem: their splats, tiles and pairs
+are numbered through."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array
+from silky_kernels.triton import load
+
+__all__ = ["LINE", "TILE", "Layout", "Splat", "load_splat"]
+
+TILE = 8  # px; a tile is one warp, two pixels a thread
+LINE = 8  # numbers per splat: one sector of memory
+_CHANNELS = 32  # of one program; more are done by further ones
+
+
+class Layout(NamedTuple):
+  """Static sizes."""
+
+  width: int
+  height: int
+  batch: int
+  n: int  # splats per picture
+  channels: int
+  capacity: int  # pairs, all pictures together
+  interpret: bool
+
+  @property
+  def columns(self) -> int:
+    """Tiles of 8 px side by side."""
+    return -(-self.width // TILE)
+
+  @property
+  def tiles(self) -> int:
+    """Per picture."""
+    return self.columns * -(-self.height // TILE)
+
+  @property
+  def groups(self) -> int:
+    """Programs that share a tile, each with some of the channels."""
+    return -(-self.channels // _CHANNELS)
+
+  @property
+  def group_channels(self) -> int:
+    return -(-self.channels // self.groups)
+
+  @property
+  def row(self) -> int:
+    """Numbers per pair in the backward pass: six moments, depth, channels; a multiple of 16 bytes."""
+    return -(-(7 + self.group_channels) // 4) * 4
+
+
+class Splat(NamedTuple):
+  """One splat, or a vector of them, as the kernels see it."""
+
+  mean_x: Array
+  mean_y: Array
+  a: Array  # conic, px^-2
+  b: Array
+  c: Array
+  opacity: Array
+  box_x: Array  # px
+  box_y: Array
+
+
+def load_splat(lines: object, index: Array, mask: Array | None = None, *, count: int = LINE) -> tuple[Array, ...]:
+  """The first `count` numbers of `Splat` at an index, or at a vector of them."""
+  return tuple(load(lines, index * LINE + k, mask) for k in range(count))

@@ -1,0 +1,122 @@
+"""splat on a GPU: Pallas kernels through Triton, forward and backward. A batch, however nested, is one set of launches."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Float
+from silky_kernels.rasterize.definition import SMALLEST_ALPHA
+from silky_kernels.splat.pallas.bins import Lists, list_pairs
+from silky_kernels.splat.pallas.layout import LINE, Layout
+from silky_kernels.splat.pallas.tiles import composite, composite_transposed
+from silky_kernels.triton import interpreted
+
+__all__ = ["splat"]
+
+
+def splat(
+  means2d: Float[Array, "n 2"],
+  boxes: Float[Array, "n 2"],
+  depths: Float[Array, "n"],
+  conics: Float[Array, "n 3"],
+  opacities: Float[Array, "n"],
+  features: Float[Array, "n c"],
+  background: Float[Array, "c"],
+  width: int,
+  height: int,
+  capacity: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+  """See `api.splat`; returns (image, alpha, depth, overflow, wanted)."""
+  settings = (width, height, capacity, interpreted())
+  batch_of_one = (array[None] for array in (means2d, boxes, depths, conics, opacities, features, background))
+  return tuple(array[0] for array in _splat(settings, *batch_of_one))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _splat(settings, *arrays):
+  return _forward(settings, *arrays)[0]
+
+
+def _forward(settings, *arrays):
+  image, alpha, depth, overflow, wanted, *lists = _by_batch(settings, _draw)(*arrays)
+  return (image, alpha, depth, overflow, wanted), (arrays, (image, alpha, depth), lists)
+
+
+def _backward(settings, residuals, cotangents):
+  arrays, pictures, lists = residuals
+  gradients = _by_batch(settings, _pull)(*arrays, *pictures, *cotangents[:3], *lists)
+  to_means, to_depths, to_conics, to_opacities, to_features, to_background = gradients
+  return to_means, jnp.zeros_like(arrays[1]), to_depths, to_conics, to_opacities, to_features, to_background
+
+
+_splat.defvjp(_forward, _backward)
+
+
+def _by_batch(settings, function):
+  """`function(settings, *arrays)` of arrays [b, ...] whose batches, under vmap, become one longer batch."""
+
+  @custom_vmap
+  def run(*arrays):
+    return tuple(function(settings, *arrays))
+
+  @run.def_vmap
+  def _(size, batched, *arrays):
+    lists_are_shared = function is _pull and not batched[_PICTURES]
+    if lists_are_shared:  # one picture, many cotangents: its lists are numbered for it alone
+      found = jax.lax.map(lambda given: run(*_mix(batched, given, arrays)), [a for a, b in zip(arrays, batched, strict=True) if b])
+      return found, (True,) * len(found)
+    whole = [a if b else jnp.broadcast_to(a[None], (size, *a.shape)) for a, b in zip(arrays, batched, strict=True)]
+    found = run(*(a.reshape(-1, *a.shape[2:]) for a in whole))
+    return tuple(a.reshape(size, -1, *a.shape[1:]) for a in found), (True,) * len(found)
+
+  return run
+
+
+_PICTURES = 7  # place of the first picture among the arguments of `_pull`
+
+
+def _mix(batched, given, arrays):
+  given = iter(given)
+  return [next(given) if b else a for a, b in zip(arrays, batched, strict=True)]
+
+
+def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
+  """Layout, and the arrays of all pictures in one: lines, depths, features."""
+  width, height, capacity, interpret = settings
+  batch, n, channels = features.shape
+  layout = Layout(width, height, batch, n, channels, batch * capacity, interpret)
+  numbers = jnp.concatenate([means2d, boxes, depths[..., None], conics, opacities[..., None]], axis=-1)
+  sound = (jnp.isfinite(numbers).all(axis=-1) & jnp.isfinite(features).all(axis=-1) & (boxes > 0).all(axis=-1))[..., None]
+  lines = jnp.where(sound, jnp.concatenate([means2d, conics, opacities[..., None], boxes], axis=-1), 0.0)
+  return layout, lines.reshape(-1, LINE), jnp.where(sound[..., 0], depths, 0.0).reshape(-1), features.reshape(batch * n, channels)
+
+
+def _draw(settings, means2d, boxes, depths, conics, opacities, features, background):
+  layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
+  lists = list_pairs(layout, lines, far)
+  pictures = composite(layout, lists, lines, far, colors, background)
+  kept = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
+  by_picture = lambda array: array.reshape(layout.batch, -1)
+  starts = by_picture(lists.starts[:-1]), by_picture(lists.starts[1:])
+  rest = (by_picture(a) for a in (lists.splats, lists.slots, *starts, lists.order, lists.ends, lists.tiles))
+  return (*pictures, lists.wanted - kept, lists.wanted, *rest)
+
+
+def _pull(settings, means2d, boxes, depths, conics, opacities, features, background, image, alpha, depth, *rest):
+  *cotangents, splats, slots, first, last, order, ends, tiles = rest
+  layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
+  starts = jnp.append(first.reshape(-1), last.reshape(-1)[-1])
+  flat = (array.reshape(-1) for array in (splats, slots, starts, order, ends, tiles))
+  lists = Lists(*flat, wanted=jnp.zeros(layout.batch, jnp.int32))
+  pictures = (image, alpha, depth)
+  moments, to_depths, to_features = composite_transposed(layout, lists, lines, far, colors, background, pictures, tuple(cotangents))
+  one, x, y, xx, xy, yy = jnp.moveaxis(moments.reshape(layout.batch, layout.n, 6), -1, 0)
+  # From the lines: what is not finite is 0 there. A splat with any moment has an opacity of at least SMALLEST_ALPHA.
+  a, b, c, opacity = jnp.moveaxis(lines.reshape(layout.batch, layout.n, LINE), -1, 0)[2:6]
+  to_means = jnp.stack([a * x + b * y, b * x + c * y], axis=-1)
+  to_conics = jnp.stack([-0.5 * xx, -xy, -0.5 * yy], axis=-1)
+  to_opacities = one / jnp.maximum(opacity, SMALLEST_ALPHA)
+  to_background = jnp.einsum("bhwc,bhw->bc", cotangents[0], 1.0 - alpha, precision=jax.lax.Precision.HIGHEST)
+  shape = (layout.batch, layout.n)
+  return to_means, to_depths.reshape(shape), to_conics, to_opacities, to_features.reshape(*shape, -1), to_background
