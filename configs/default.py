@@ -37,6 +37,7 @@ def get_config():
   c.model.residual = "mlp"  # or "none": the coarse avatar
   c.model.width = 128  # hidden units
   c.model.depth = 4  # hidden layers
+  c.model.precision = "float32"  # of the network's products; "tf32" and "bfloat16" are faster on a GPU
   c.model.frequencies = 6  # octaves of the position encoding
   c.model.encoding_scale = 10.0  # 1/m, before the encoding
   c.model.condition_limit = 3.0  # standardised expression saturates here

@@ -15,7 +15,7 @@ from silky_jax.geometry.mesh import barycentric_points, face_frames
 from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
 from silky_jax.models.protocol import Aux
-from silky_jax.nets.mlp import Network, conditioned_mlp, encoded_size
+from silky_jax.nets.mlp import Network, Precision, conditioned_mlp, encoded_size
 from silky_jax.ot.term import TransportConfig
 from silky_jax.physics.term import PhysicsConfig
 from silky_jax.types import FlameRig, Frame, Gaussians, Subject, Variables
@@ -43,6 +43,7 @@ class SilkyConfig:
   residual: Literal["none", "mlp"] = "mlp"  # "none" is the coarse avatar
   width: int = 128
   depth: int = 4  # hidden layers
+  precision: Precision = "float32"  # of the network's products; "tf32" is "float32" but on a GPU
   frequencies: int = 6  # octaves of the position encoding
   encoding_scale: float = 10.0  # 1/m, before the encoding
   condition_limit: float = 3.0  # standardised expression saturates here: beyond the training range the network must not run away
@@ -148,7 +149,12 @@ def _colors(
 def network_of(config: SilkyConfig, condition: int) -> Network:
   outputs = 13 if config.residual_color else 9
   return conditioned_mlp(
-    points=encoded_size(config.frequencies), condition=condition, width=config.width, depth=config.depth, outputs=outputs
+    points=encoded_size(config.frequencies),
+    condition=condition,
+    width=config.width,
+    depth=config.depth,
+    outputs=outputs,
+    precision=config.precision,
   )
 
 
