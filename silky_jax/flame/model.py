@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from silky_jax.geometry.mesh import barycentric_points
+from silky_jax.math.precision import exact
 from silky_jax.math.rotation import matrix_from_axis_angle
 from silky_jax.types import FlameRig, LandmarkEmbedding
 
@@ -13,6 +14,7 @@ __all__ = ["HEAD_JOINT", "flame_vertices", "joints", "landmarks", "shaped"]
 HEAD_JOINT = 1  # the neck joint carries the skull; eyelids turn with it
 
 
+@exact
 def shaped(rig: FlameRig, shape: Float[Array, "k"], offset: Float[Array, "v 3"] | None = None) -> Float[Array, "v 3"]:
   """The person at rest: T + S beta + offset.
 
@@ -28,6 +30,7 @@ def shaped(rig: FlameRig, shape: Float[Array, "k"], offset: Float[Array, "v 3"] 
   return vertices if offset is None else vertices + offset
 
 
+@exact
 def joints(
   rig: FlameRig,
   shape: Float[Array, "k"],
@@ -53,6 +56,7 @@ def _expressed(rig, shape, expression, offset):
   return vertices if expression is None else vertices + rig.expression_basis[..., : expression.shape[0]] @ expression
 
 
+@exact
 def flame_vertices(
   rig: FlameRig,
   shape: Float[Array, "k"],

@@ -9,6 +9,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from silky_jax.math import safe
+from silky_jax.math.precision import exact
 
 __all__ = [
   "FaceFrames",
@@ -108,6 +109,7 @@ def vertex_normals(vertices: Float[Array, "*b v 3"], faces: Int[Array, "f 3"]) -
   return safe.normalise(total)
 
 
+@exact
 def barycentric_points(
   vertices: Float[Array, "*b v c"], faces: Int[Array, "f 3"], face_indices: Int[Array, "n"], barycentric: Float[Array, "n 3"]
 ) -> Float[Array, "*b n c"]:

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from silky_jax.math import safe
+from silky_jax.math.precision import exact
 
 __all__ = [
   "axis_angle_from_matrix",
@@ -50,6 +51,7 @@ def skew(vector: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
   return jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vector.shape[:-1], 3, 3)
 
 
+@exact
 def matrix_from_axis_angle(vector: Float[Array, "*b 3"]) -> Float[Array, "*b 3 3"]:
   """Exponential map of SO(3), Rodrigues: R = I + sin(t)/t K + (1 - cos t)/t^2 K^2, K = skew(vector), t = |vector|.
 

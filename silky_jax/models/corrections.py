@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from silky_jax.config import ConfigError
+from silky_jax.math.precision import exact
 from silky_jax.math.rotation import matrix_from_axis_angle
 from silky_jax.types import Frame, PyTree, Variables
 
@@ -95,6 +96,7 @@ def begin(config: CorrectionsConfig, variables: Variables, drivers: Frame, train
   return variables.replace(params={**variables.params, KEY: params}, buffers={**variables.buffers, KEY: buffers})
 
 
+@exact
 def correct(variables: Variables, frame: Frame) -> Frame:
   """Frames of the sequence the avatar is trained on, as they are learnt to have been: of training moments all, of others the camera.
 
@@ -128,6 +130,7 @@ def correct(variables: Variables, frame: Frame) -> Frame:
   )
 
 
+@exact
 def calibrate(variables: Variables, frame: Frame) -> Frame:
   """Frames of the sequence the avatar was trained on, held out or not, with the cameras that training found.
 

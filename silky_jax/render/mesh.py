@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from silky_jax.geometry.camera import project
+from silky_jax.math.precision import exact
 from silky_jax.types import Camera
 
 __all__ = ["interpolate", "rasterize_mesh", "vertex_visibility"]
@@ -53,6 +54,7 @@ def rasterize_mesh(
   return face_ids, barycentric, jnp.where(hit, 1 / inverse_depth, 0)
 
 
+@exact
 def interpolate(
   attributes: Float[Array, "v c"], faces: Int[Array, "f 3"], face_ids: Int[Array, "h w"], barycentric: Float[Array, "h w 3"]
 ) -> Float[Array, "h w c"]:

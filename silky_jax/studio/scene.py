@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from silky_jax.flame import open_head
 from silky_jax.flame.model import HEAD_JOINT, flame_vertices
 from silky_jax.geometry import camera as cameras
+from silky_jax.math.precision import exact
 from silky_jax.studio.motion import Motion, MotionConfig, make_motion
 from silky_jax.studio.person import WRINKLES, Person
 from silky_jax.types import Camera, FlameRig
@@ -87,6 +88,7 @@ def _pose_frames(person: Person, motion: Motion, shake: np.ndarray, swallow: np.
 
 
 @jax.jit
+@exact
 def _posed(rig: FlameRig, shape, offset, cheeks, throat, expression, pose, eyelids, translation, shake, swallow) -> tuple[Array, Array]:
   def one(expression, pose, eyelids, translation, shake, swallow):
     vertices, joints = flame_vertices(rig, shape, expression, pose, eyelids=eyelids, offset=offset)

@@ -18,6 +18,7 @@ from silky_jax.flame.regions import PARTS, face_parts
 from silky_jax.geometry.camera import centre, rescale
 from silky_jax.geometry.mesh import vertex_normals
 from silky_jax.math import safe
+from silky_jax.math.precision import exact
 from silky_jax.render.mesh import rasterize_mesh
 from silky_jax.studio.person import Person
 from silky_jax.types import Camera, FlameRig
@@ -85,6 +86,7 @@ def make_look(person: Person) -> Look:
 
 
 @functools.partial(jax.jit, static_argnames=("supersampling",))
+@exact
 def shoot(
   look: Look,
   rig: FlameRig,

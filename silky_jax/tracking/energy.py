@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from silky_jax.flame import open_head
 from silky_jax.flame.model import flame_vertices
+from silky_jax.math.precision import exact
 from silky_jax.types import FlameRig, LandmarkEmbedding
 
 ROTATION, TRANSLATION, JAW, GAZE, EYELIDS = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11), slice(11, 13)
@@ -52,6 +53,7 @@ class LandmarkRig(flax.struct.PyTreeNode):
   look: Float[jax.Array, "e 2"]  # coefficient per radian of gaze (pitch, yaw), of those that go with it; zeros for the others
 
 
+@exact
 def landmark_rig(rig: FlameRig, embedding: LandmarkEmbedding, weights: Float[np.ndarray, "l"]) -> LandmarkRig:
   """Cut a rig down to the vertices under the landmarks, and one more per joint that stands for all it is regressed from.
 
@@ -97,6 +99,7 @@ def unpack_pose(x: Float[jax.Array, "p"]) -> Float[jax.Array, "5 3"]:
   return jnp.stack([x[ROTATION], jnp.zeros(3, x.dtype), x[JAW], eye, eye])
 
 
+@exact
 def landmark_points(model: LandmarkRig, x: Float[jax.Array, "p"], shape: Float[jax.Array, "k"]) -> Float[jax.Array, "l 3"]:
   """Landmarks in world space, metres."""
   vertices, _ = flame_vertices(model.rig, shape, x[EXPRESSION], unpack_pose(x), eyelids=x[EYELIDS])

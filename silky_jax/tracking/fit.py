@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from silky_jax.config import UserError
+from silky_jax.math.precision import exact
 from silky_jax.tracking import energy, solve
 from silky_jax.tracking.energy import LandmarkRig, Observation, PriorConfig
 
@@ -136,6 +137,7 @@ def frame_residual(model: LandmarkRig, x, z, seen: Observation, distance, prior:
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "steps", "pose_only"))
+@exact
 def _solve_frames(model, x, z, seen, distance, *, prior: PriorConfig, steps: int, pose_only: bool):
   """Every frame of a batch on its own; `pose_only` moves rotation and translation alone."""
 
@@ -149,6 +151,7 @@ def _solve_frames(model, x, z, seen, distance, *, prior: PriorConfig, steps: int
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "frames_weight"))
+@exact
 def _shared(model, x, z, seen, distance, log_focal, damping, *, prior: PriorConfig, frames_weight: float):
   def frame(x_t, z, t):
     seen_t = jax.tree.map(lambda a: a[t], seen)
@@ -198,6 +201,7 @@ def _all_frames(model, x, z, seen, distance, config: FitConfig, progress: Progre
 
 
 @jax.jit
+@exact
 def predict(model, x, z, centre, distance):
   one = lambda x_t, c: energy.project(energy.landmark_points(model, x_t, z[:-1]), jnp.exp(z[-1]), distance, c)
   return jax.lax.map(lambda pair: one(*pair), (x, centre), batch_size=32)
@@ -211,6 +215,7 @@ def robust_weights(model, x, z, seen: Observation, distance, config: FitConfig) 
 
 
 @functools.partial(jax.jit, static_argnames=("prior",))
+@exact
 def _quadratics(model, x, z, seen, distance, *, prior: PriorConfig):
   def one(x_t, seen_t):
     residual = lambda y: frame_residual(model, y, z, seen_t, distance, prior)

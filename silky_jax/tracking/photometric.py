@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from silky_jax.math.precision import exact
 from silky_jax.tracking import energy
 from silky_jax.tracking.energy import LandmarkRig
 
@@ -84,6 +85,7 @@ def residuals(skin: Skin, x, z, distance, centre, view: View, weights, gain, con
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
+@exact
 def weigh(skin: Skin, x, z, distance, centre, view: View, *, config: PhotometricConfig):
   """Robust weights of one frame's points, and the frame's gain and offset per channel against the texture."""
   found, facing = look(skin, x, z, distance, centre, view)
@@ -107,6 +109,7 @@ def _gain(found, colours, weights) -> Float[jax.Array, "2 3"]:
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
+@exact
 def texture(skin: Skin, x, z, distance, centre, views: View, training: Bool[jax.Array, "t"], *, config: PhotometricConfig) -> Skin:
   """The colours that training frames agree on: mean over the frames that see a point, once more without outliers."""
   found, facing = jax.lax.map(lambda a: look(skin, a[0], z, distance, a[1], a[2]), (x, centre, views))

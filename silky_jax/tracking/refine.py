@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from silky_jax.data.images import blur
 from silky_jax.flame.regions import vertex_mask
 from silky_jax.geometry.mesh import vertex_normals
+from silky_jax.math.precision import exact
 from silky_jax.tracking import energy, fit, photometric
 from silky_jax.tracking.energy import LandmarkRig, Observation
 from silky_jax.tracking.fit import Fit, FitConfig
@@ -90,6 +91,7 @@ def _texture(skin: Skin, x, z, distance, seen: Observation, views: View, trainin
 
 
 @functools.partial(jax.jit, static_argnames=("prior", "config"))
+@exact
 def _quadratic(model, skin, x, z, seen: Observation, view: View, distance, *, prior, config: PhotometricConfig):
   weights, gain = photometric.weigh(skin, x, z, distance, seen.centre, view, config=config)
   present = jnp.where(seen.weights.sum() > 0, 1.0, 0.0)  # a frame without a face has nothing to align

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from silky_jax.flame.regions import face_mask
 from silky_jax.geometry.camera import project
+from silky_jax.math.precision import exact
 from silky_jax.math.rotation import axis_angle_from_matrix, matrix_from_axis_angle
 from silky_jax.render.mesh import rasterize_mesh
 from silky_jax.tracking import energy
@@ -38,6 +39,7 @@ class Torso(NamedTuple):
   offset: Float[np.ndarray, "v 3"]  # personal displacement of the template, metres
 
 
+@exact
 def split_neck(
   rig: FlameRig,
   shape: Float[np.ndarray, "k"],

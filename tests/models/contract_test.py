@@ -53,6 +53,20 @@ def test_init_shapes_from_eval_shape(avatar, rig, subject):
   assert all(type(group) is dict for group in (real.params, real.buffers))
 
 
+def test_products_are_exact_on_every_device(avatar, variables, rig, make_frame):
+  frame = make_frame()
+  batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], frame)
+
+  def terms(variables, rig, frame):
+    gaussians, aux = jax.tree.map(lambda leaf: leaf[None, None], avatar.deform(variables, rig, frame))
+    own = avatar.regularize(variables, rig, batch, Prediction(gaussians, None, None, aux))
+    return {name: value for name, value in own.items() if not callable(value)}
+
+  for function in (avatar.deform, terms):
+    products = [line for line in jax.jit(function).lower(variables, rig, frame).as_text().splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_gaussians_are_finite_and_positive_definite(avatar, deform, variables, rig, make_frame):
   for strength in (0.0, 1.0, 5.0):
     gaussians, aux = deform(variables, rig, make_frame(strength=strength))
