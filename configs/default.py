@@ -99,6 +99,8 @@ def get_config():
   c.losses.perceptual = term()  # LPIPS
   c.losses.alpha = term()  # L1 between alpha and mask
   c.losses.perceptual_net = "alexnet"  # or "vgg16", 20 times slower
+  c.losses.perceptual_precision = "float32"  # of its convolutions; tf32 and bfloat16 are faster on a GPU
+  c.losses.cache_targets = False  # keep what it sees in each training picture on the device; needs a background that is not random
   c.losses.part_weights = ConfigDict()  # label of PARTS -> extra weight of its pixels in huber and l1
   c.losses.outline = 2  # px on either side of the mask's edge that are unmixed from the background; 0 leaves the photograph as it is
   c.losses.ignored_parts = ("cloth",)  # labels whose pixels say nothing about the head
@@ -143,4 +145,6 @@ def get_config():
   c.loop.shares_every = 500  # steps between looks at each term's share of the gradient; 0 never looks
   c.loop.keep = 2  # checkpoints
   c.loop.prefetch = 2  # batches read ahead
+  c.loop.resident = "auto"  # training pictures stay on the device: yes, no, or where a GPU has room
+  c.loop.resident_gib = 32.0  # of "auto": the most they may take
   return c

@@ -186,9 +186,9 @@ def read_config(workdir: Path) -> ExperimentConfig:
     for name, defaults in (("physics", PhysicsConfig()), ("transport", TransportConfig())):
       written["model"] = model = {**model, name: {**to_dict(defaults), **model.get(name, {})}}
   if isinstance(loop := written.get("loop"), dict):
-    written["loop"] = {"shares_every": 0, **loop}
+    written["loop"] = {"shares_every": 0, "resident": "auto", "resident_gib": 32.0, **loop}
   if isinstance(losses := written.get("losses"), dict):
-    written["losses"] = _with_ramps(losses)
+    written["losses"] = {"perceptual_precision": "float32", "cache_targets": False, **_with_ramps(losses)}
   return ExperimentConfig.from_dict(written)
 
 

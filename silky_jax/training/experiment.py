@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optax
 
@@ -30,6 +30,10 @@ class LoopConfig:
   shares_every: int = 500  # steps between looks at each term's share of the gradient; 0 never looks
   keep: int = 2  # checkpoints
   prefetch: int = 2  # batches read ahead
+  # Whether training pictures stay on the device, 5 bytes a pixel, and a step is sent no more than places. "auto": on a GPU, where they
+  # take at most `resident_gib`, and half of what is free there.
+  resident: Literal["auto", "yes", "no"] = "auto"
+  resident_gib: float = 32.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Experiment(NamedTuple):
       background=None if config.random_background else config.background,
       render=dataclasses.replace(config.render, capacity=capacity),
       outline=config.losses.outline,
+      precision=config.losses.perceptual_precision,
       ramps=stage.ramps,
     )
 
@@ -95,6 +100,11 @@ def build(config: ExperimentConfig) -> Experiment:
   """
   if config.steps < 1:
     raise configs.ConfigError(f"steps: expected at least 1, got {config.steps}")
+  if config.losses.cache_targets and config.random_background:
+    raise configs.ConfigError(
+      "losses.cache_targets: what LPIPS sees in a picture depends on its background, which is another one every step; "
+      "give --config.random_background=False, or --config.losses.cache_targets=False"
+    )
   part_table(config.losses.part_weights)
   part_ids(config.losses.ignored_parts)
   own, losses, chosen = {}, config.losses, config.corrections

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from silky_jax.config import UserError, differences, output_folder
-from silky_jax.data.clips import Batch, Sequence, draw_clips, load_batch, load_drivers, plan_clips
+from silky_jax.data.clips import Batch, Draw, Sequence, load_drivers, plan_clips
 from silky_jax.data.images import write_image
 from silky_jax.data.loader import prefetch
 from silky_jax.losses import perceptual
@@ -28,7 +28,9 @@ from silky_jax.training import checkpoint
 from silky_jax.training.experiment import Experiment, ExperimentConfig, build
 from silky_jax.training.metrics import JsonLines, Means
 from silky_jax.training.shares import make_shares
-from silky_jax.training.step import create_state, make_train_step
+from silky_jax.training.shortage import PAIR_BYTES, explain, is_shortage
+from silky_jax.training.step import Stage, create_state, make_train_step
+from silky_jax.training.supply import Kept, Program, Supply, make_program, received
 from silky_jax.types import Frame, PyTree, Render, TrainState, Variables
 
 __all__ = ["Trained", "train"]
@@ -73,12 +75,18 @@ def train(
     Trained.
 
   Raises:
-    UserError: a folder that cannot be written, or with another config or rig; the differing keys are named.
+    UserError: a folder that cannot be written, or with another config or rig; the differing keys are named; a device
+      that has no memory for it: what is large is named, and nothing is half-written.
   """
   run = _Run(config, sequence, rig, Path(workdir), say)
   begun = time.perf_counter()
-  run.start(None if init_from is None else Path(init_from))
-  run.go(config.steps if stop is None else min(stop, config.steps), evaluate)
+  try:
+    run.start(None if init_from is None else Path(init_from))
+    run.go(config.steps if stop is None else min(stop, config.steps), evaluate)
+  except jax.errors.JaxRuntimeError as error:
+    if not is_shortage(error):
+      raise
+    raise run.shortage(error) from error
   return Trained(run.experiment, run.state, run.capacity, time.perf_counter() - begun, run.compiles)
 
 
@@ -87,6 +95,8 @@ class _Run:
 
   state: TrainState
   capacity: int
+  store: checkpoint.Store
+  done: int | None = None  # the newest step known to be done
 
   def __init__(self, config: ExperimentConfig, sequence: Sequence, rig: PyTree, workdir: Path, say: Callable[[str], None]):
     self.experiment = build(config)
@@ -94,15 +104,20 @@ class _Run:
     self.rig = jax.device_put(rig)
     self.plan = plan_clips(sequence, config.clips)
     self.drivers = load_drivers(sequence)
+    self.supply = Supply(sequence, self.plan, self.drivers, config)
     self.networks = self._networks()
     self.compiles = 0
-    self._steps: dict[tuple[int, int], Callable[..., Any]] = {}
+    self.scratch = 0  # bytes of the newest compiled step
+    self._steps: dict[tuple[int, int], tuple[Callable[..., Any], list[str]]] = {}
     self._shares: dict[tuple[int, int], Callable[..., Any]] = {}
     self._renderer: tuple[int, Renderer] | None = None
 
   def _networks(self) -> PyTree:
     used = any("perceptual" in stage.weights for stage in self.experiment.stages)
-    return jax.device_put({"perceptual": perceptual.load(self.config.losses.perceptual_net)}) if used else {}
+    losses = self.config.losses
+    return (
+      jax.device_put({"perceptual": perceptual.cast(perceptual.load(losses.perceptual_net), losses.perceptual_precision)}) if used else {}
+    )
 
   # ---- start
 
@@ -116,8 +131,11 @@ class _Run:
       checkpoint.write_config(self.workdir, self.config)
     self.store = checkpoint.Store(self.workdir, keep=self.config.loop.keep)
     at = int(self.state.step)
+    self.done = at if resumed else None
     self.store.discard_after(at if resumed else -1)
     self.log = JsonLines(self.workdir / "metrics.jsonl", keep_until=at)
+    if at < self.config.steps:
+      self.supply.keep(self.experiment.step_config(self.experiment.stages[-1], self.capacity), self.networks)
     self._foresee(at)
     self._introduce(at, "resumed" if resumed else "fresh" if init_from is None else f"from {init_from}")
 
@@ -125,7 +143,8 @@ class _Run:
     if not (self.workdir / "config.json").is_file():
       return None
     before = checkpoint.read_config(self.workdir)
-    if changed := differences(before.to_dict(), self.config.to_dict()):
+    # Where pictures lie changes no number, and is what has to change where a device is too small.
+    if changed := [line for line in differences(before.to_dict(), self.config.to_dict()) if not line.startswith("loop.resident")]:
       lines = "\n  ".join(changed)
       raise UserError(f"{self.workdir} holds a run with another config; give another --output_dir, or the old values:\n  {lines}")
     try:
@@ -155,13 +174,13 @@ class _Run:
     """Trace the last stage now, so that settings which do not fit it are refused before the first step, not half-way."""
     last = self.experiment.stages[-1]
     if at < last.start and at < self.config.steps:
-      step = make_train_step(self.experiment.avatar, self.experiment.optimizer, self.experiment.step_config(last, self.capacity))
-      jax.eval_shape(step, self.state, self.rig, self._batch(at), self.networks)
+      jax.eval_shape(self._program(last)[0], self.state, self.rig, self.supply.send(at), self.networks, self.supply.kept)
 
   def _introduce(self, at: int, how: str) -> None:
     device = jax.devices()[0]
     gaussians = int(jnp.sum(self.state.variables.buffers["alive"]))
-    sizes = {"state": self.state, "rig": self.rig, "networks": self.networks, "step of frames": self._batch(at)}
+    sizes = {"state": self.state, "rig": self.rig, "networks": self.networks, "step of frames": self.supply.send(at)}
+    sizes |= {"resident": self.supply.kept} if self.supply.kept.film is not None else {}
     budget = ", ".join(f"{name} {_size(tree) / _MIB:.0f} MiB" for name, tree in sizes.items())
     self.say(f"{how}: step {at} of {self.config.steps}, family {self.config.family}, {gaussians} Gaussians")
     self.say(f"device: {device.platform} {device.device_kind}; memory: {budget}")
@@ -171,16 +190,18 @@ class _Run:
 
   def go(self, last: int, evaluate: Callable[[int, TrainState], dict[str, float]] | None) -> None:
     """Run to step `last`."""
-    first, loop = int(self.state.step), self.config.loop
+    first, loop, kept = int(self.state.step), self.config.loop, self.supply.kept
     window, clock = [], _Clock()
-    with Progress("train", self.config.steps, "steps", start=first) as progress:
-      for step, batch in prefetch(self._batch, range(first, last), ahead=loop.prefetch):
+    batches = prefetch(self.supply.send, range(first, last), ahead=loop.prefetch)
+    # Nothing in here waits for the device but at log lines, shares, samples and checkpoints.
+    with Progress("train", self.config.steps, "steps", start=first) as progress, contextlib.closing(batches):
+      for step, sent in batches:
         with clock.paused():
-          compiled = self._compiled(step)
+          compiled, names = self._compiled(step)
           if loop.shares_every and step and (step % loop.shares_every == 0 or step == self.config.steps - 1):
-            self._share(step, batch)
-        self.state, metrics = compiled(self.state, self.rig, batch, self.networks)
-        window.append(metrics)
+            self._share(step, sent)
+        self.state, metrics = compiled(self.state, self.rig, sent, self.networks, kept)
+        window.append((names, metrics))
         done = step + 1
         if done % loop.log_every == 0 or done == last:
           means = self._record(done, window, clock)
@@ -197,48 +218,56 @@ class _Run:
     self.store.close()
     self.say(f"step {int(self.state.step)}: {self.compiles} compiles, peak memory {_peak() / _MIB:.0f} MiB")
 
-  def _batch(self, step: int) -> Batch:
-    drawn = draw_clips(self.plan, self.config.clips, seed=self.config.seed, step=step)
-    return load_batch(self.sequence, self.drivers, drawn)
-
   def _stage(self, step: int) -> int:
     return max(i for i, s in enumerate(self.experiment.stages) if s.start <= step)
 
-  def _compiled(self, step: int) -> Callable[..., Any]:
-    """The step of this stage and capacity, compiled on first use."""
+  def _program(self, stage: Stage) -> tuple[Program, list[str]]:
+    settings = self.experiment.step_config(stage, self.capacity)
+    return make_program(make_train_step(self.experiment.avatar, self.experiment.optimizer, settings))
+
+  def _compiled(self, step: int) -> tuple[Callable[..., Any], list[str]]:
+    """The program of this stage and capacity, compiled on first use, and the names of its metrics."""
     stage = self._stage(step)
     key = (stage, self.capacity)
     if key not in self._steps:
       begun = time.perf_counter()
       chosen = self.experiment.stages[stage]
-      raw = make_train_step(self.experiment.avatar, self.experiment.optimizer, self.experiment.step_config(chosen, self.capacity))
-      compiled = jax.jit(raw, donate_argnums=0).lower(self.state, self.rig, self._batch(step), self.networks).compile()
+      program, metrics = self._program(chosen)
+      given = (self.state, self.rig, self.supply.send(step), self.networks, self.supply.kept)
+      compiled = jax.jit(program, donate_argnums=0).lower(*given).compile()
       self.compiles += 1
       seconds = time.perf_counter() - begun
       memory = compiled.memory_analysis()
-      scratch = f", {memory.temp_size_in_bytes / _MIB:.0f} MiB scratch" if memory is not None else ""
+      self.scratch = memory.temp_size_in_bytes if memory is not None else 0
+      scratch = f", {self.scratch / _MIB:.0f} MiB scratch" if memory is not None else ""
       names = ", ".join([*chosen.weights, *chosen.regularizers])
       self.say(f"step {step}: compiled stage {stage + 1} of {len(self.experiment.stages)} in {seconds:.1f} s{scratch}: {names}")
       self.log.write({"event": "compile", "step": step, "stage": stage, "capacity": self.capacity, "seconds": seconds})
-      self._steps = {key: compiled}
+      self._steps = {key: (compiled, metrics)}
     return self._steps[key]
 
-  def _share(self, step: int, batch: Batch) -> None:
+  def _share(self, step: int, sent: Batch | Draw) -> None:
     """Log each term's share of the gradient before this step."""
     stage = self._stage(step)
     key = (stage, self.capacity)
     if key not in self._shares:
       chosen = self.experiment.step_config(self.experiment.stages[stage], self.capacity)
-      self._shares = {key: jax.jit(make_shares(self.experiment.avatar, chosen))}
-    found = jax.device_get(self._shares[key](self.state, self.rig, batch, self.networks))
+      shares = make_shares(self.experiment.avatar, chosen)
+
+      def program(state: TrainState, rig: PyTree, sent: Batch | Draw, networks: PyTree, kept: Kept) -> dict[str, Any]:
+        batch, seen = received(sent, kept)
+        return shares(state, rig, batch, {**networks, **seen})
+
+      self._shares = {key: jax.jit(program)}
+    found = jax.device_get(self._shares[key](self.state, self.rig, sent, self.networks, self.supply.kept))
     self.log.write({"event": "shares", "step": step, **{name: float(share) for name, share in found.items()}})
 
-  def _record(self, done: int, window: list[dict[str, Any]], clock: "_Clock") -> dict[str, float]:
+  def _record(self, done: int, window: list[tuple[list[str], Any]], clock: "_Clock") -> dict[str, float]:
     """Write the means of a window of steps."""
     means = Means.empty()
-    for metrics in jax.device_get(window):
-      means = means.add(metrics)
-    values = means.compute()
+    for (names, _), metrics in zip(window, jax.device_get([metrics for _, metrics in window]), strict=True):
+      means = means.add(dict(zip(names, metrics, strict=True)))
+    values, self.done = means.compute(), done
     self.log.write({"step": done, **values, "steps_per_second": len(window) / clock.lap(), "capacity": self.capacity})
     return values
 
@@ -250,6 +279,26 @@ class _Run:
       self.say(f"step {done}: {wanted} tile pairs, room for {before}: growing to {self.capacity}, which compiles again")
       self.log.write({"event": "grow", "step": done, "from": before, "to": self.capacity})
     self.state = self.state.replace(stats=jax.tree.map(jnp.zeros_like, self.state.stats))
+
+  def shortage(self, error: Exception) -> UserError:
+    """What to say of a device without memory."""
+    store = getattr(self, "store", None)
+    return explain(error, self._sizes(), step=self.done, checkpoints=store.steps() if store else [])
+
+  def _sizes(self) -> dict[str, int]:
+    """Bytes of what is large on the device, by name; some of it estimated."""
+    losses, size = self.config.losses, self.sequence.size
+    kept, state = self.supply.kept, getattr(self, "state", None)
+    pictures = self.config.clips.clips * self.config.clips.rendered
+    sizes = {"state (parameters, optimiser, buffers)": _size(state), "rig": _size(self.rig), "networks": _size(self.networks)}
+    sizes |= {"resident pictures": _size(kept.film), "cached features": _size(kept.targets), "scratch of the compiled step": self.scratch}
+    capacity = getattr(self, "capacity", self.config.render.capacity)
+    sizes[f"renderer: {capacity} tile pairs a picture, about"] = pictures * capacity * PAIR_BYTES
+    if "perceptual" in self.networks:
+      numbers = perceptual.activations(self.networks["perceptual"], *size)
+      width = 2 if losses.perceptual_precision == "bfloat16" else 4
+      sizes[f"LPIPS: activations of {losses.perceptual_net}, about"] = 2 * pictures * numbers * width  # and their gradients
+    return sizes
 
   # ---- what is written
 

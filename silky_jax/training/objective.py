@@ -1,5 +1,6 @@
 """What a step minimises: deform, render, compare, regularise. Pure functions of parameters and a batch."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from silky_jax.models.protocol import Avatar, Measured
 from silky_jax.render.pipeline import RenderConfig, render
 from silky_jax.types import Frame, Prediction, PyTree, TrainState, Variables
 
-__all__ = ["IMAGE_TERMS", "Objective", "Ramp", "StepConfig", "Weighed", "make_objective"]
+__all__ = ["IMAGE_TERMS", "Objective", "Ramp", "StepConfig", "Weighed", "exact_products", "make_objective", "truth"]
 
 IMAGE_TERMS = ("huber", "l1", "ssim", "perceptual", "alpha")
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class StepConfig:
   background: tuple[float, float, float] | None  # None: a random colour per clip and step
   render: RenderConfig
   outline: int = 0  # px
+  precision: perceptual.Kind = "float32"  # of LPIPS
   ramps: Mapping[str, Ramp] = dataclasses.field(default_factory=dict)  # by the name of the term; the others have their weight at once
 
 
@@ -55,6 +57,12 @@ class Weighed(NamedTuple):
 Objective = Callable[[PyTree, TrainState, PyTree, Batch, PyTree], Weighed]
 
 
+def exact_products() -> contextlib.AbstractContextManager[Any]:
+  """While a program is traced: float32 products are float32 also on a GPU, which would else compute them in tf32, wherever the code that
+  multiplies says nothing of its own."""
+  return jax.default_matmul_precision("highest")
+
+
 def make_objective(avatar: Avatar, config: StepConfig) -> Objective:
   """The objective of one stage.
 
@@ -63,7 +71,8 @@ def make_objective(avatar: Avatar, config: StepConfig) -> Objective:
     config: static settings.
 
   Returns:
-    objective(params, state, rig, batch, networks) -> Weighed; `state` gives all but the parameters.
+    objective(params, state, rig, batch, networks) -> Weighed; `state` gives all but the parameters. `networks` may hold "targets": what
+    LPIPS' network sees in the batch's pictures (`training/targets.py`), where that is known.
 
   Raises:
     ConfigError: at the first call, a regulariser the family does not have.
@@ -73,7 +82,8 @@ def make_objective(avatar: Avatar, config: StepConfig) -> Objective:
   def objective(params: PyTree, state: TrainState, rig: PyTree, batch: Batch, networks: PyTree) -> Weighed:
     variables = state.variables.replace(params=params)
     background = _background(config, state, batch.target.index.shape[0])
-    terms, weights, memory = _compare(avatar, config, variables, rig, batch, networks, background, look_back)
+    with exact_products():
+      terms, weights, memory = _compare(avatar, config, variables, rig, batch, networks, background, look_back)
     parts = {name: weight * _grown(config.ramps.get(name), state.step) * terms[name] for name, weight in weights.items()}
     return Weighed(parts, terms, memory)
 
@@ -141,25 +151,38 @@ def _compare(
 def _image_terms(
   config: StepConfig, image: Array, alpha: Array, target: Frame, background: Float[Array, "r 3"], networks: PyTree
 ) -> dict[str, Array]:
+  true, matte = truth(config, target, background)
+  if config.ignored:
+    ignored = jnp.isin(target.parts, jnp.asarray(config.ignored))
+    image = jnp.where(ignored[..., None], true, image)
+    alpha = jnp.where(ignored, matte, alpha)
+  pixels = photometric.part_weights(target.parts, jnp.asarray(config.part_table)) if any(config.part_table) else None
+  compute: dict[str, Callable[[], Array]] = {
+    "huber": lambda: photometric.huber(image, true, pixels),
+    "l1": lambda: photometric.l1(image, true, pixels),
+    "ssim": lambda: 1.0 - photometric.ssim(image, true),
+    "perceptual": lambda: perceptual.lpips(
+      networks["perceptual"], image, true, precision=config.precision, target_taps=networks.get("targets")
+    ),
+    "alpha": lambda: photometric.l1(alpha[..., None], matte[..., None]),
+  }
+  terms = {name: jnp.mean(compute[name]()) for name in config.weights}
+  return terms | {"psnr": jnp.mean(-10.0 * jnp.log10(jnp.mean((image - true) ** 2, axis=(1, 2, 3)) + 1e-10))}
+
+
+def truth(config: StepConfig, target: Frame, background: Float[Array, "r 3"]) -> tuple[Float[Array, "r h w 3"], Float[Array, "r h w"]]:
+  """What a picture should look like on a background, and its matte: a function of the frame, the background and settings alone.
+
+  Args:
+    config: static settings.
+    target: frames [r] with pictures.
+    background: colours.
+  """
   foreground, matte = target.image, target.mask
   if config.outline:
     foreground, matte = unmix_outline(foreground, matte, config.outline)
   mask = matte[..., None]
-  truth = foreground * mask + background[:, None, None, :] * (1.0 - mask)
-  if config.ignored:
-    ignored = jnp.isin(target.parts, jnp.asarray(config.ignored))
-    image = jnp.where(ignored[..., None], truth, image)
-    alpha = jnp.where(ignored, matte, alpha)
-  pixels = photometric.part_weights(target.parts, jnp.asarray(config.part_table)) if any(config.part_table) else None
-  compute: dict[str, Callable[[], Array]] = {
-    "huber": lambda: photometric.huber(image, truth, pixels),
-    "l1": lambda: photometric.l1(image, truth, pixels),
-    "ssim": lambda: 1.0 - photometric.ssim(image, truth),
-    "perceptual": lambda: perceptual.lpips(networks["perceptual"], image, truth),
-    "alpha": lambda: photometric.l1(alpha[..., None], mask),
-  }
-  terms = {name: jnp.mean(compute[name]()) for name in config.weights}
-  return terms | {"psnr": jnp.mean(-10.0 * jnp.log10(jnp.mean((image - truth) ** 2, axis=(1, 2, 3)) + 1e-10))}
+  return foreground * mask + background[:, None, None, :] * (1.0 - mask), matte
 
 
 def _background(config: StepConfig, state: TrainState, clips: int) -> Float[Array, "b 3"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from silky_jax.data.clips import Batch
 from silky_jax.models.protocol import Avatar
-from silky_jax.training.objective import StepConfig, make_objective
+from silky_jax.training.objective import StepConfig, exact_products, make_objective
 from silky_jax.types import PyTree, TrainState
 
 __all__ = ["make_shares"]
@@ -38,8 +38,9 @@ def make_shares(avatar: Avatar, config: StepConfig) -> Shares:
       found = objective(params, state, rig, batch, networks).parts
       return jnp.stack([jnp.asarray(found[name], jnp.float32) for name in names])
 
-    _, pull = jax.vjp(parts, state.variables.params)
-    norms = jax.lax.map(lambda seed: optax.global_norm(pull(seed)[0]), jnp.eye(len(names)))
+    with exact_products():
+      _, pull = jax.vjp(parts, state.variables.params)
+      norms = jax.lax.map(lambda seed: optax.global_norm(pull(seed)[0]), jnp.eye(len(names)))
     total = jnp.sum(norms)
     return dict(zip(names, norms / jnp.where(total > 0, total, 1.0), strict=True))
 

@@ -17,7 +17,7 @@ from silky_jax.config import ConfigError, closest
 from silky_jax.data.clips import Batch
 from silky_jax.flame.regions import PARTS
 from silky_jax.models.protocol import MEMORY, Avatar
-from silky_jax.training.objective import IMAGE_TERMS, Ramp, StepConfig, make_objective
+from silky_jax.training.objective import IMAGE_TERMS, Ramp, StepConfig, exact_products, make_objective
 from silky_jax.types import PyTree, TrainState, Variables
 
 __all__ = ["LossConfig", "Stage", "Term", "TrainStep", "create_state", "make_train_step", "part_ids", "stages"]
@@ -46,6 +46,8 @@ class LossConfig:
   perceptual: Term = Term()  # LPIPS
   alpha: Term = Term()  # L1 between the render's alpha and the mask
   perceptual_net: Literal["alexnet", "vgg16"] = "alexnet"
+  perceptual_precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of its convolutions; tf32 is float32 but on a GPU
+  cache_targets: bool = False  # keep what that network sees in each training picture on the device: 64 MiB a picture (VGG16, 512 px)
   # Extra weight of a label's pixels in huber and l1, by its name in PARTS. The released code has mouth 40 on its three mouth labels.
   part_weights: dict[str, float] = dataclasses.field(default_factory=dict)
   # Labels whose pixels say nothing: what stands there is neither head nor background. Taught to be background, the rim of the neck
@@ -152,7 +154,8 @@ def make_train_step(avatar: Avatar, optimizer: optax.GradientTransformation, con
     config: static settings.
 
   Returns:
-    step(state, rig, batch, networks) -> (state, metrics). `networks` holds what losses need: `{"perceptual": load(net)}`, or `{}`.
+    step(state, rig, batch, networks) -> (state, metrics). `networks` holds what losses need: `{"perceptual": load(net)}`, or `{}`; see
+    `make_objective`.
     Metrics are scalars: each term unweighted, `loss`, `psnr` (dB, whole picture), `gradient_norm`, `pairs`, `overflow`, and `skipped`,
     1 where loss or gradient were not finite: then nothing is changed but the step count. `state.stats` keeps the largest `pairs` and
     `overflow` since the loop last cleared them.
@@ -169,7 +172,8 @@ def make_train_step(avatar: Avatar, optimizer: optax.GradientTransformation, con
 
   def step(state: TrainState, rig: PyTree, batch: Batch, networks: PyTree) -> tuple[TrainState, dict[str, Array]]:
     params = state.variables.params
-    (loss, (metrics, memory)), gradient = jax.value_and_grad(total, has_aux=True)(params, state, rig, batch, networks)
+    with exact_products():  # here too, for gradients written by hand, which are traced on the way back
+      (loss, (metrics, memory)), gradient = jax.value_and_grad(total, has_aux=True)(params, state, rig, batch, networks)
     norm = optax.global_norm(gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params)
     sound = jnp.isfinite(loss) & jnp.isfinite(norm)

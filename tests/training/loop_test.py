@@ -117,6 +117,45 @@ def test_interrupted_and_resumed_equals_straight_through(straight, stopped, sequ
   assert steps == [5, 9, 10, 14]
 
 
+def test_pictures_on_the_device_change_no_bit(straight, sequence, rig, tmp_path):
+  """A run whose pictures stay on the device, stopped and resumed: equal to the straight one that was sent its pictures."""
+  stays = dataclasses.replace(CONFIG, loop=dataclasses.replace(CONFIG.loop, resident="yes"))
+  _train(stays, sequence, rig, tmp_path, stop=9)
+  trained, lines = _train(stays, sequence, rig, tmp_path)
+  assert "resumed: step 9 of 14" in lines[0] and "resident" in lines[1]
+  _assert_equal(trained.state, straight[0].state)
+  first = lambda workdir: {k: v for k, v in _metrics(workdir)[0].items() if k != "steps_per_second"}
+  assert first(tmp_path) == first(straight[2])
+
+
+def _metrics(workdir):
+  return [r for r in JsonLines.read(workdir / "metrics.jsonl") if "event" not in r]
+
+
+def test_out_of_memory_says_what_is_large_and_keeps_the_checkpoint(stopped, sequence, rig, tmp_path, monkeypatch):
+  workdir = shutil.copytree(stopped, tmp_path / "run")
+  before = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
+
+  def full(self, step):
+    def run(*given):
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12.50GiB.")
+
+    return run, []
+
+  monkeypatch.setattr(loop._Run, "_compiled", full)
+  with pytest.raises(
+    UserError, match=r"out of memory after step 9 \(it asked for 12.50GiB\); checkpoints \[6, 9\] are as they were"
+  ) as told:
+    _train(dataclasses.replace(CONFIG, loop=dataclasses.replace(CONFIG.loop, resident="yes")), sequence, rig, workdir)
+  words = ("state", "resident pictures", "tile pairs", "--config.loop.resident=no", "--config.clips.rendered", "--config.model.uv_size")
+  assert all(word in str(told.value) for word in words)
+  assert "alexnet" not in str(told.value)  # no LPIPS in this run
+  assert {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")} == before
+  monkeypatch.setattr(loop._Run, "_compiled", lambda self, step: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: other")))
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    _train(CONFIG, sequence, rig, workdir)
+
+
 def test_a_torn_newest_checkpoint_costs_steps_but_no_bits(straight, stopped, sequence, rig, tmp_path):
   workdir = shutil.copytree(stopped, tmp_path / "run")
   for path in (workdir / "checkpoints" / "9" / "state").iterdir():
