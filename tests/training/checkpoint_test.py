@@ -57,6 +57,8 @@ def test_a_run_from_before_corrections_and_physics_is_read_as_one_without(tmp_pa
   path = tmp_path / "config.json"
   old = json.loads(path.read_text())
   assert old.pop("corrections") and old["family"] == "silky" and old["model"].pop("physics") and old["model"].pop("transport")
+  assert old["loop"].pop("resident") == "auto" and old["loop"].pop("resident_gib") == 32.0
+  assert old["losses"].pop("perceptual_precision") == "float32" and not old["losses"].pop("cache_targets")
   assert old["loop"].pop("shares_every") == 500 and old["model"].pop("precision") == "float32"
   for term in (old["losses"]["huber"], old["losses"]["ssim"], *old["losses"]["regularizers"].values()):
     assert term.pop("ramp") == 0.0
