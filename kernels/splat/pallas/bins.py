@@ -22,7 +22,7 @@ from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 from silky_kernels.splat.pallas.layout import TILE, Layout, Splat, load_splat
 from silky_kernels.triton import launch, load, store
 
-__all__ = ["Lists", "list_pairs"]
+__all__ = ["Lists", "bisect", "list_pairs"]
 
 _COUNT_BLOCK = 128
 _EXPAND_BLOCK = 256
@@ -39,6 +39,7 @@ class Lists(NamedTuple):
   order: Int[Array, "m"]  # splats by depth
   ends: Int[Array, "m"]  # one past the last slot of each splat, in that order
   tiles: Array  # [p] tile of each slot; the number of tiles where the slot is empty
+  segments: Int[Array, "t"]  # one past the last segment of each tile: its list is cut into pieces of `layout.segment` pairs
   wanted: Int[Array, "b"]  # pairs per picture, saturating at 2^30 - 1
 
 
@@ -60,7 +61,8 @@ def list_pairs(layout: Layout, lines: Float[Array, "m 8"], depths: Float[Array, 
   slots = slots.astype(jnp.int32)
   wants = jnp.arange(layout.batch * layout.tiles + 1, dtype=tiles.dtype)
   starts = jnp.searchsorted(sorted_tiles, wants, method="scan_unrolled").astype(jnp.int32)
-  return Lists(owners[slots], slots, starts, order, ends, tiles, wanted)
+  segments = jnp.cumsum(-((starts[:-1] - starts[1:]) // layout.segment), dtype=jnp.int32)
+  return Lists(owners[slots], slots, starts, order, ends, tiles, segments, wanted)
 
 
 def _ends(layout: Layout, counts: Int[Array, "m"], order: Int[Array, "m"]) -> tuple[Int[Array, "m"], Int[Array, "b"]]:
@@ -171,7 +173,7 @@ def _expand(layout: Layout, lines: Float[Array, "m 8"], order: Int[Array, "m"], 
 
   def kernel(lines: Any, order: Any, ends: Any, tiles: Any, owners: Any) -> None:
     slot = pl.program_id(0) * _EXPAND_BLOCK + lax.iota(jnp.int32, _EXPAND_BLOCK)
-    rank = _bisect(ends, slot, count)
+    rank = bisect(ends, slot, count)
     used = rank < count
     rank = jnp.minimum(rank, count - 1)
     local = slot - jnp.where(rank > 0, load(ends, jnp.maximum(rank - 1, 0)), 0)
@@ -202,13 +204,18 @@ def _expand(layout: Layout, lines: Float[Array, "m 8"], order: Int[Array, "m"], 
   return found[0], found[1]
 
 
-def _bisect(ends: Any, slot: Array, count: int) -> Array:
-  """The first place in a sorted array with a number above `slot`; `count` where there is none."""
-  low, high = jnp.zeros_like(slot), jnp.full_like(slot, count)
-  for _ in range(count.bit_length()):
+def bisect(ends: Any, number: Array, count: int) -> Array:
+  """The first place in a sorted array with a number above `number`; `count` where there is none."""
+
+  def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    turns, low, high = state
     middle = (low + high) // 2
-    above = load(ends, jnp.minimum(middle, count - 1)) > slot
-    open_ = low < high
-    high = jnp.where(open_ & above, middle, high)
-    low = jnp.where(open_ & ~above, middle + 1, low)
-  return low
+    above = load(ends, jnp.minimum(middle, count - 1)) > number
+    undecided = low < high
+    return turns - 1, jnp.where(undecided & ~above, middle + 1, low), jnp.where(undecided & above, middle, high)
+
+  nothing = load(ends, jnp.int32(count - 1)) <= jnp.min(number)  # spare room costs no search
+  # Counted down: a loop that counts up to a number found at run time is lowered to one that does not verify (jax 0.10).
+  turns = jnp.where(nothing, 0, jnp.int32(count.bit_length()))
+  _, low, _ = lax.while_loop(lambda state: state[0] > 0, halve, (turns, jnp.zeros_like(number), jnp.full_like(number, count)))
+  return jnp.where(nothing, count, low)

@@ -10,7 +10,7 @@ __all__ = ["LINE", "TILE", "Layout", "Splat", "load_splat"]
 
 TILE = 8  # px; a tile is one warp, two pixels a thread
 LINE = 8  # numbers per splat: one sector of memory
-_CHANNELS = 32  # of one program; more are done by further ones
+_CHANNELS = 16  # of one program; more are done by further ones
 
 
 class Layout(NamedTuple):
@@ -42,6 +42,16 @@ class Layout(NamedTuple):
   @property
   def group_channels(self) -> int:
     return -(-self.channels // self.groups)
+
+  @property
+  def segment(self) -> int:
+    """Pairs of a tile's list that one program of the backward pass walks."""
+    return 64 if self.group_channels <= 8 else 128
+
+  @property
+  def segments(self) -> int:
+    """As many as there can be: each tile's last may be short."""
+    return self.capacity // self.segment + self.batch * self.tiles
 
   @property
   def row(self) -> int:

@@ -35,17 +35,17 @@ def splat(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _splat(settings, *arrays):
-  return _forward(settings, *arrays)[0]
+  return _by_batch(settings, _draw)(*arrays)
 
 
 def _forward(settings, *arrays):
-  image, alpha, depth, overflow, wanted, *lists = _by_batch(settings, _draw)(*arrays)
-  return (image, alpha, depth, overflow, wanted), (arrays, (image, alpha, depth), lists)
+  image, alpha, depth, overflow, wanted, *kept = _by_batch(settings, _draw_and_keep)(*arrays)
+  return (image, alpha, depth, overflow, wanted), (arrays, (image, alpha, depth), kept)
 
 
 def _backward(settings, residuals, cotangents):
-  arrays, pictures, lists = residuals
-  gradients = _by_batch(settings, _pull)(*arrays, *pictures, *cotangents[:3], *lists)
+  arrays, pictures, kept = residuals
+  gradients = _by_batch(settings, _pull)(*arrays, *pictures, *cotangents[:3], *kept)
   to_means, to_depths, to_conics, to_opacities, to_features, to_background = gradients
   return to_means, jnp.zeros_like(arrays[1]), to_depths, to_conics, to_opacities, to_features, to_background
 
@@ -92,25 +92,30 @@ def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
   return layout, lines.reshape(-1, LINE), jnp.where(sound[..., 0], depths, 0.0).reshape(-1), features.reshape(batch * n, channels)
 
 
-def _draw(settings, means2d, boxes, depths, conics, opacities, features, background):
+def _draw(settings, *arrays):
+  return _draw_and_keep(settings, *arrays, keep=False)
+
+
+def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features, background, *, keep=True):
   layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
   lists = list_pairs(layout, lines, far)
-  pictures = composite(layout, lists, lines, far, colors, background)
-  kept = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
-  by_picture = lambda array: array.reshape(layout.batch, -1)
-  starts = by_picture(lists.starts[:-1]), by_picture(lists.starts[1:])
-  rest = (by_picture(a) for a in (lists.splats, lists.slots, *starts, lists.order, lists.ends, lists.tiles))
-  return (*pictures, lists.wanted - kept, lists.wanted, *rest)
+  pictures, kept = composite(layout, lists, lines, far, colors, background, keep=keep)
+  drawn = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
+  found = (*pictures, lists.wanted - drawn, lists.wanted)
+  if not keep:
+    return found
+  parts = (*lists[:2], lists.starts[:-1], lists.starts[1:], *lists[3:-1], *kept)
+  return (*found, *(array.reshape(layout.batch, -1) for array in parts))
 
 
 def _pull(settings, means2d, boxes, depths, conics, opacities, features, background, image, alpha, depth, *rest):
-  *cotangents, splats, slots, first, last, order, ends, tiles = rest
+  *cotangents, splats, slots, first, last, order, ends, tiles, segments, stops, states = rest
   layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
   starts = jnp.append(first.reshape(-1), last.reshape(-1)[-1])
-  flat = (array.reshape(-1) for array in (splats, slots, starts, order, ends, tiles))
+  flat = (array.reshape(-1) for array in (splats, slots, starts, order, ends, tiles, segments))
   lists = Lists(*flat, wanted=jnp.zeros(layout.batch, jnp.int32))
-  pictures = (image, alpha, depth)
-  moments, to_depths, to_features = composite_transposed(layout, lists, lines, far, colors, background, pictures, tuple(cotangents))
+  made, kept = (image, alpha, depth), [stops, states]
+  moments, to_depths, to_features = composite_transposed(layout, lists, lines, far, colors, background, made, kept, tuple(cotangents))
   one, x, y, xx, xy, yy = jnp.moveaxis(moments.reshape(layout.batch, layout.n, 6), -1, 0)
   # From the lines: what is not finite is 0 there. A splat with any moment has an opacity of at least SMALLEST_ALPHA.
   a, b, c, opacity = jnp.moveaxis(lines.reshape(layout.batch, layout.n, LINE), -1, 0)[2:6]

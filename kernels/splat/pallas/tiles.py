@@ -14,6 +14,7 @@ takes 21 instead of 30 exchanges between threads. One row of sums per (tile, spl
 per splat by `_reduce`, in a fixed order: the same gradients in every run.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,15 +22,19 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, STOP_TRANSMITTANCE
-from silky_kernels.splat.pallas.bins import Lists
+from silky_kernels.splat.pallas.bins import Lists, bisect
 from silky_kernels.splat.pallas.layout import TILE, Layout, load_splat
 from silky_kernels.triton import launch, load, store
 
 __all__ = ["composite", "composite_transposed"]
 
 _LOG2_E = 1.4426950408889634
-_FORWARD_TURN, _BACKWARD_TURN = 4, 2  # splats per turn of the loop
+_FORWARD_TURN, _BACKWARD_TURN = 2, 2  # splats per turn of the loop
+_FETCHED = 8  # channels that are loaded a turn ahead
+_CLEARED = 8  # rows at once, of pairs behind the last that is seen
 _REDUCE_NUMBERS, _REDUCE_ROWS = 4096, 4  # of a program of `_reduce`: numbers at once, rows per splat at once
+
+Numbers = tuple[Array, ...]
 
 
 class _Pixels(NamedTuple):
@@ -40,6 +45,7 @@ class _Pixels(NamedTuple):
   at: Array  # [8, 8] number of the pixel in the batch
   inside: Array  # [8, 8] of the picture
   picture: Array  # [] number of the picture
+  local: Array  # [8, 8] number of the pixel in the tile
 
 
 def _pixels(layout: Layout, tile: Array) -> _Pixels:
@@ -50,7 +56,7 @@ def _pixels(layout: Layout, tile: Array) -> _Pixels:
   inside = (row + grid[0] < layout.height) & (column + grid[1] < layout.width)
   x = (column + lax.broadcasted_iota(jnp.int32, (1, TILE), 1)).astype(jnp.float32) + 0.5
   y = (row + lax.broadcasted_iota(jnp.int32, (TILE, 1), 0)).astype(jnp.float32) + 0.5
-  return _Pixels(x, y, at, inside, picture)
+  return _Pixels(x, y, at, inside, picture, grid[0] * TILE + grid[1])
 
 
 class _Meeting(NamedTuple):
@@ -64,8 +70,8 @@ class _Meeting(NamedTuple):
   after: Float[Array, "8 8"]  # transmittance behind it
 
 
-def _meet(pixels: _Pixels, lines: Any, splat: Array, live: Array, before: Float[Array, "8 8"]) -> _Meeting:
-  mean_x, mean_y, a, b, c, opacity = load_splat(lines, splat, count=6)
+def _meet(pixels: _Pixels, line: Numbers, live: Array, before: Float[Array, "8 8"]) -> _Meeting:
+  mean_x, mean_y, a, b, c, opacity = line
   opacity = jnp.where(live, opacity, 0.0)
   dx, dy = pixels.x - mean_x, pixels.y - mean_y
   # In powers of two: the scale is taken into the conic, once per splat.
@@ -75,6 +81,35 @@ def _meet(pixels: _Pixels, lines: Any, splat: Array, live: Array, before: Float[
   after = before * (1.0 - alpha)
   weight = jnp.where(after > STOP_TRANSMITTANCE, before * alpha, 0.0)
   return _Meeting(dx, dy, alpha, raw, weight, after)
+
+
+def _walk(
+  first: Array, end: Array, turn: int, splats: Any, fetch: Callable, use: Callable, carry: Any, begin: Callable | None = None
+) -> tuple[Array, Any]:
+  """Calls `use(at, live, numbers, carry) -> carry` for the pairs first .. end - 1, in order, while any pixel is open: `carry[0]`.
+
+  `turn` pairs at a time; their numbers are fetched a turn ahead, and which splats they are two turns ahead, so that no load is waited for.
+  `begin(at, carry)` is called before each turn.
+
+  Returns:
+    The first pair that was not looked at, and the last carry.
+  """
+
+  def identify(at: Array) -> list[Array]:
+    return [load(splats, at + k, at + k < end) for k in range(turn)]
+
+  def step(state: tuple) -> tuple:
+    at, later, numbers, carry = state
+    if begin is not None:
+      begin(at, carry)
+    following, latest = [fetch(splat) for splat in later], identify(at + 2 * turn)
+    for k, number in enumerate(numbers):
+      carry = use(at + k, at + k < end, number, carry)
+    return at + turn, latest, following, carry
+
+  start = (first, identify(first + turn), [fetch(splat) for splat in identify(first)], carry)
+  at, _, _, carry = lax.while_loop(lambda state: (state[0] < end) & _open(state[3][0]), step, start)
+  return at, carry
 
 
 def _channels(layout: Layout, group: Array) -> list[tuple[Array, Array | None]]:
@@ -89,6 +124,25 @@ def _open(transmittance: Float[Array, "8 8"]) -> Array:
   return jnp.max(jnp.max(transmittance, axis=1)) > STOP_TRANSMITTANCE
 
 
+def _fetcher(
+  layout: Layout, lines: Any, depths: Any, features: Any, channels: list[tuple[Array, Array | None]]
+) -> tuple[Callable, Callable]:
+  """splat -> its line, depth, features: scalars, the same for all threads. The second function turns what the first fetched into them."""
+
+  def shades(splat: Array) -> Numbers:
+    return tuple(load(features, splat * layout.channels + number, there) for number, there in channels)
+
+  def fetch(splat: Array) -> tuple[Numbers, Array, Any]:
+    # More features than this would fill the registers while they wait.
+    return load_splat(lines, splat, count=6), load(depths, splat), shades(splat) if len(channels) <= _FETCHED else splat
+
+  def finish(numbers: tuple[Numbers, Array, Any]) -> tuple[Numbers, Array, Numbers]:
+    line, depth, rest = numbers
+    return line, depth, rest if len(channels) <= _FETCHED else shades(rest)
+
+  return fetch, finish
+
+
 def composite(
   layout: Layout,
   lists: Lists,
@@ -96,46 +150,60 @@ def composite(
   depths: Float[Array, "m"],
   features: Float[Array, "m c"],
   background: Float[Array, "b c"],
-) -> tuple[Array, Array, Array]:
-  """Pictures: (image [b, h, w, c], alpha [b, h, w], depth [b, h, w])."""
+  *,
+  keep: bool,
+) -> tuple[tuple[Array, Array, Array], list[Array]]:
+  """Pictures: (image [b, h, w, c], alpha [b, h, w], depth [b, h, w]); and, where `keep`, what the gradient wants to know: the pair at which
+  each tile ended, and per group and segment the tile's 64 pixels before it: transmittance, alpha, depth, channels."""
+  kinds = 3 + layout.group_channels
 
-  def kernel(splats: Any, starts: Any, lines: Any, depths: Any, features: Any, background: Any, image: Any, alpha: Any, depth: Any) -> None:
+  def kernel(*references: Any) -> None:
+    splats, starts, segments, lines, depths, features, background, image, alpha, depth, *kept = references
     tile, group = pl.program_id(0), pl.program_id(1)
     pixels, channels = _pixels(layout, tile), _channels(layout, group)
-    end = load(starts, tile + 1)
+    first, end = load(starts, tile), load(starts, tile + 1)
+    segment = load(segments, jnp.maximum(tile - 1, 0), tile > 0)
 
-    def turn(state: tuple) -> tuple:
-      at, before, total, far, colors = state
-      for k in range(_FORWARD_TURN):
-        live = at + k < end
-        splat = load(splats, at + k, live)
-        met = _meet(pixels, lines, splat, live, before)
-        before, total = met.after, total + met.weight
-        far = far + met.weight * load(depths, splat)
-        colors = tuple(
-          color + met.weight * load(features, splat * layout.channels + number, there)
-          for color, (number, there) in zip(colors, channels, strict=True)
-        )
-      return at + _FORWARD_TURN, before, total, far, colors
+    fetch, finish = _fetcher(layout, lines, depths, features, channels)
+
+    def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
+      before, total, far, *colors = carry
+      line, distance, shades = finish(fetched)
+      met = _meet(pixels, line, live, before)
+      colors = [color + met.weight * shade for color, shade in zip(colors, shades, strict=True)]
+      return met.after, total + met.weight, far + met.weight * distance, *colors
+
+    def begin(at: Array, carry: tuple) -> None:
+      done = at - first
+
+      @pl.when(done % layout.segment == 0)
+      def _() -> None:
+        place = ((group * layout.segments + segment + done // layout.segment) * kinds) * TILE**2 + pixels.local
+        for kind, values in enumerate(carry):
+          store(kept[1], place + kind * TILE**2, values)
 
     none = jnp.zeros((TILE, TILE), jnp.float32)
-    start = (load(starts, tile), pixels.inside.astype(jnp.float32), none, none, (none,) * len(channels))
-    _, _, total, far, colors = lax.while_loop(lambda state: (state[0] < end) & _open(state[1]), turn, start)
+    start = (pixels.inside.astype(jnp.float32), none, none, *(none,) * len(channels))
+    stop, (_, total, far, *colors) = _walk(first, end, _FORWARD_TURN, splats, fetch, use, start, begin if keep else None)
     for color, (number, there) in zip(colors, channels, strict=True):
       behind = load(background, pixels.picture * layout.channels + number, there)
       shown = pixels.inside if there is None else pixels.inside & there
       store(image, pixels.at * layout.channels + number, color + (1.0 - total) * behind, shown)
-    first = pixels.inside & (group == 0)
-    store(alpha, pixels.at, total, first)
-    store(depth, pixels.at, far, first)
+    once = pixels.inside & (group == 0)
+    store(alpha, pixels.at, total, once)
+    store(depth, pixels.at, far, once)
+    if keep:
+      store(kept[0], tile, stop, group == 0)
 
   area = layout.batch * layout.height * layout.width
   outputs = [(area * layout.channels, jnp.float32), (area, jnp.float32), (area, jnp.float32)]
-  inputs = [lists.splats, lists.starts, lines, depths, features, background]
+  if keep:
+    outputs += [(layout.batch * layout.tiles, jnp.int32), (layout.groups * layout.segments * kinds * TILE**2, jnp.float32)]
+  inputs = [lists.splats, lists.starts, lists.segments, lines, depths, features, background]
   grid = (layout.batch * layout.tiles, layout.groups)
-  image, alpha, depth = launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite")
+  image, alpha, depth, *kept = launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite")
   shape = (layout.batch, layout.height, layout.width)
-  return image.reshape(*shape, layout.channels), alpha.reshape(shape), depth.reshape(shape)
+  return (image.reshape(*shape, layout.channels), alpha.reshape(shape), depth.reshape(shape)), kept
 
 
 def composite_transposed(
@@ -146,93 +214,89 @@ def composite_transposed(
   features: Float[Array, "m c"],
   background: Float[Array, "b c"],
   pictures: tuple[Array, Array, Array],
+  kept: list[Array],
   cotangents: tuple[Array, Array, Array],
 ) -> tuple[Float[Array, "m 6"], Float[Array, "m"], Float[Array, "m c"]]:
   """Sums over all pixels, per splat: moments of g (1, dx, dy, dx^2, dx dy, dy^2), gradient of the depth, of the features.
 
   Args:
-    pictures: what `composite` returned.
+    pictures, kept: what `composite` returned.
     cotangents: of image, alpha and depth.
   """
-  rows = _rows(layout, lists, lines, depths, features, background, pictures, cotangents)
+  rows = _rows(layout, lists, lines, depths, features, background, pictures, kept, cotangents)
   sums = _reduce(layout, lists, rows)
   moments, to_depth = jnp.sum(sums[:, :, :6], axis=0), sums[0, :, 6]
   to_features = jnp.moveaxis(sums[:, :, 7 : 7 + layout.group_channels], 0, 1)
   return moments, to_depth, to_features.reshape(sums.shape[1], -1)[:, : layout.channels]
 
 
-def _rows(layout, lists, lines, depths, features, background, pictures, cotangents) -> Float[Array, "x"]:
-  """Per group and slot the sums of one splat over one tile: six moments, depth, channels."""
-  numbers = 7 + layout.group_channels
+def _rows(layout, lists, lines, depths, features, background, pictures, kept, cotangents) -> Float[Array, "x"]:
+  """Per group and slot the sums of one splat over one tile: six moments, depth, channels. One program per segment of a tile's list."""
+  numbers, kinds, every = 7 + layout.group_channels, 3 + layout.group_channels, layout.batch * layout.tiles
   lanes = 1 << (numbers - 1).bit_length()
 
-  def kernel(
-    splats: Any,
-    slots: Any,
-    starts: Any,
-    lines: Any,
-    depths: Any,
-    features: Any,
-    background: Any,
-    image: Any,
-    alpha: Any,
-    depth: Any,
-    to_image: Any,
-    to_alpha: Any,
-    to_depth: Any,
-    rows: Any,
-  ) -> None:
-    tile, group = pl.program_id(0), pl.program_id(1)
+  def kernel(*references: Any) -> None:
+    splats, slots, starts, segments, lines, depths, features, background, image, alpha, depth, stops, states, *cotangents, rows = references
+    number, group = pl.program_id(0), pl.program_id(1)
+    tile = bisect(segments, number, every)
+    real = tile < every
+    tile = jnp.minimum(tile, every - 1)
     pixels, channels = _pixels(layout, tile), _channels(layout, group)
-    end, lane = load(starts, tile + 1), lax.iota(jnp.int32, lanes)
-    first = pixels.inside & (group == 0)  # alpha and depth count once
-    to_far, along_alpha = load(to_depth, pixels.at, first), load(to_alpha, pixels.at, first)
-    left = along_alpha * load(alpha, pixels.at, first) + to_far * load(depth, pixels.at, first)
+    first = load(starts, tile) + (number - load(segments, jnp.maximum(tile - 1, 0), tile > 0)) * layout.segment
+    end = jnp.where(real, jnp.minimum(first + layout.segment, load(starts, tile + 1)), first)
+    reached = real & (first < load(stops, tile))
+    once = reached & pixels.inside & (group == 0)  # alpha and depth count once
+    before, total, far, *sums = [
+      load(states, ((group * layout.segments + number) * kinds + kind) * TILE**2 + pixels.local, reached & (pixels.local >= 0))
+      for kind in range(kinds)
+    ]
+    to_image, to_alpha, to_depth = cotangents
+    to_far, along_alpha = load(to_depth, pixels.at, once), load(to_alpha, pixels.at, once)
+    left = along_alpha * (load(alpha, pixels.at, once) - total) + to_far * (load(depth, pixels.at, once) - far)
+    whole = load(alpha, pixels.at, pixels.inside)
     to_colors = []
-    for number, there in channels:
-      at, shown = pixels.at * layout.channels + number, pixels.inside if there is None else pixels.inside & there
-      behind = load(background, pixels.picture * layout.channels + number, there)
-      to_color = load(to_image, at, shown)
-      left = left + to_color * (load(image, at, shown) - behind)
+    for (channel, there), sum_ in zip(channels, sums, strict=True):
+      at, shown = pixels.at * layout.channels + channel, pixels.inside if there is None else pixels.inside & there
+      behind = load(background, pixels.picture * layout.channels + channel, there)
+      to_color = load(to_image, at, shown & reached)
+      left = left + to_color * (load(image, at, shown) - (1.0 - whole) * behind - sum_ - (whole - total) * behind)
       along_alpha = along_alpha - to_color * behind
       to_colors.append(to_color)
 
-    def write(at: Array, live: Array, values: list[Array]) -> None:
+    lane = lax.iota(jnp.int32, lanes)
+
+    fetch, finish = _fetcher(layout, lines, depths, features, channels)
+
+    def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
+      before, left = carry
+      line, distance, shades = finish(fetched)
+      met = _meet(pixels, line, live, before)
+      along = along_alpha + to_far * distance
+      for shade, to_color in zip(shades, to_colors, strict=True):
+        along = along + to_color * shade
+      left = left - met.weight * along
+      g = met.alpha * (before * along - left / (1.0 - met.alpha))
+      g = jnp.where((met.weight > 0) & (met.raw <= LARGEST_ALPHA), g, 0.0)
       row = jnp.zeros(lanes, jnp.float32)
-      for k, value in enumerate(values):
+      for k, value in enumerate([*_moments(met, g), *(_sum(met.weight * cotangent) for cotangent in (to_far, *to_colors))]):
         row = jnp.where(lane == k, value, row)
-      slot = load(slots, at, live)
-      store(rows, (group * layout.capacity + slot) * layout.row + lane, row, live & (lane < numbers))
+      store(rows, (group * layout.capacity + load(slots, at, live)) * layout.row + lane, row, live & (lane < numbers))
+      return met.after, left
 
-    def turn(state: tuple) -> tuple:
-      at, before, left = state
-      for k in range(_BACKWARD_TURN):
-        live = at + k < end
-        splat = load(splats, at + k, live)
-        met = _meet(pixels, lines, splat, live, before)
-        along = along_alpha + to_far * load(depths, splat)
-        for (number, there), to_color in zip(channels, to_colors, strict=True):
-          along = along + to_color * load(features, splat * layout.channels + number, there)
-        left = left - met.weight * along
-        to_alpha_ = before * along - left / (1.0 - met.alpha)
-        g = jnp.where((met.weight > 0) & (met.raw <= LARGEST_ALPHA), met.alpha * to_alpha_, 0.0)
-        weighted = [met.weight * cotangent for cotangent in (to_far, *to_colors)]
-        write(at + k, live, [*_moments(met, g), *map(_sum, weighted)])
-        before = met.after
-      return at + _BACKWARD_TURN, before, left
-
-    start = (load(starts, tile), pixels.inside.astype(jnp.float32), left)
-    at, _, _ = lax.while_loop(lambda state: (state[0] < end) & _open(state[1]), turn, start)
+    stop, _ = _walk(first, end, _BACKWARD_TURN, splats, fetch, use, (before, left))
 
     def clear(at: Array) -> Array:
-      write(at, at < end, [])
-      return at + 1
+      places = at + lax.broadcasted_iota(jnp.int32, (_CLEARED, 1), 0)
+      row = (group * layout.capacity + load(slots, places, places < end)) * layout.row + lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
+      here = (places < end) & (lax.broadcasted_iota(jnp.int32, (1, lanes), 1) < numbers)
+      store(rows, row, jnp.zeros((_CLEARED, lanes), jnp.float32), here)
+      return at + _CLEARED
 
-    lax.while_loop(lambda at: at < end, clear, at)
+    lax.while_loop(lambda at: at < end, clear, stop)
 
-  inputs = [lists.splats, lists.slots, lists.starts, lines, depths, features, background, *pictures, *cotangents]
+  inputs = [lists.splats, lists.slots, lists.starts, lists.segments, lines, depths, features, background, *pictures, *kept, *cotangents]
   outputs = [(layout.groups * layout.capacity * layout.row, jnp.float32)]
-  grid = (layout.batch * layout.tiles, layout.groups)
+  grid = (layout.segments, layout.groups)
   return launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite_transposed")[0]
 
 
