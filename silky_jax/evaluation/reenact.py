@@ -9,7 +9,6 @@ import numpy as np
 
 from silky_jax.config import UserError
 from silky_jax.data.formats import native
-from silky_jax.data.video import VideoWriter
 from silky_jax.evaluation.playback import RenderFrames, driving, play
 from silky_jax.geometry.camera import rescale
 from silky_jax.types import Camera, Frame
@@ -217,6 +216,8 @@ def render_sequence(
     raise UserError(f"--resolution: wanted 16 to 4096 px, found {height}")
   camera = rescale(camera, width=round(camera.width * height / camera.height), height=height)
   frames = driving(driver.frames).replace(camera=camera)
+  from silky_jax.data.video import VideoWriter  # pulls in PyAV: only when a video is written
+
   with VideoWriter(output_path, driver.fps) as writer:
     for picture in play(render, frames, batch=batch):
       writer.add(picture)
