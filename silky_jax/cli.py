@@ -276,6 +276,34 @@ def _bench(values: flags.FlagValues) -> None:
     raise UserError(f"bench: {error}") from error
 
 
+def _bench_avatar_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("checkpoint", None, "A run whose avatar is measured; a made-up one if not given.", flag_values=values)
+  flags.DEFINE_string(
+    "network", None, "WIDTHxDEPTH of the made-up avatar's network, like 256x6; the config's if not given.", flag_values=values
+  )
+  flags.DEFINE_integer("resolution", 512, "Side of the pictures, px.", lower_bound=16, flag_values=values)
+  flags.DEFINE_multi_integer("batch", [1, 8, 32], "Frames per call; can be given more than once.", lower_bound=1, flag_values=values)
+  flags.DEFINE_list("precisions", "float32,tf32,bfloat16", "Of the network's products.", flag_values=values)
+  flags.DEFINE_bool("training", True, "Also time training steps, without and with LPIPS.", flag_values=values)
+  flags.DEFINE_string("json", None, "Where the rows go.", flag_values=values)
+
+
+def _bench_avatar(values: flags.FlagValues) -> None:
+  from silky_jax.apps.bench_avatar import bench_avatar
+  from silky_jax.training.experiment import ExperimentConfig
+
+  bench_avatar(
+    ExperimentConfig.from_dict(values.config.to_dict()),
+    checkpoint=values.checkpoint,
+    network=values.network,
+    size=values.resolution,
+    batches=values.batch,
+    precisions=values.precisions,
+    training=values.training,
+    json_path=values.json,
+  )
+
+
 COMMANDS: dict[str, Command] = {
   "demo": Command("the bundled clip, or your video -> report.html, the whole way", _demo_flags, _demo, config="configs/silky.py:demo"),
   "preprocess": Command("video -> tracked dataset", _preprocess_flags, _preprocess),
@@ -286,6 +314,7 @@ COMMANDS: dict[str, Command] = {
   "edit": Command("avatar, a face set by hand -> picture", _edit_flags, _edit),
   "export": Command("avatar, one frame of motion or all -> .ply", _export_flags, _export),
   "bench rasterize": Command("how long one view takes, forward and with all gradients", _bench_flags, _bench),
+  "bench avatar": Command("frames and training steps per second", _bench_avatar_flags, _bench_avatar, config="configs/silky.py"),
 }
 
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from silky_kernels import native
 from silky_kernels.backend import Backend, choose
 from silky_kernels.rasterize.bench import machine
@@ -37,7 +38,7 @@ from silky_jax.render.pipeline import RenderConfig, next_capacity, render
 from silky_jax.render.project import project
 from silky_jax.types import Camera, Gaussians
 
-__all__ = ["SIZES", "bench_rasterize", "head_scene"]
+__all__ = ["SIZES", "bench_rasterize", "front_camera", "head_scene", "write_rows"]
 
 SIZES: dict[str, tuple[int, int, int]] = {  # Gaussians, px, channels
   "5k_128": (5_000, 128, 3),
@@ -82,12 +83,21 @@ def trained_scene(checkpoint: Path | str, size: int = 256) -> Scene:
 
   player = open_avatar(checkpoint)
   gaussians = player.gaussians(jax.tree.map(lambda a: np.asarray(a)[0], AvatarEditor(player).frame()))
-  means = np.asarray(gaussians.means)
-  where = stand(means.min(axis=0), means.max(axis=0), distance=0.6)
-  pose = cameras.look_at(jnp.asarray(where.centre) + jnp.asarray([0.0, 0.0, where.distance]), jnp.asarray(where.centre))
-  camera = cameras.from_focal(pose, where.focal * size, width=size, height=size)
+  camera = front_camera(np.asarray(gaussians.means), size)
   parameters = {"means": gaussians.means, "covariances": gaussians.covariances, "opacities": gaussians.opacities}
   return Scene("trained", {**parameters, "colours": gaussians.features, "background": jnp.full(3, 0.5)}, camera)
+
+
+def front_camera(means: Float[np.ndarray, "n 3"], size: int) -> Camera:
+  """In front of a head of Gaussians (world, metres), which fills a picture of `size` px as in an avatar's views."""
+  where = stand(means.min(axis=0), means.max(axis=0), distance=0.6)
+  pose = cameras.look_at(jnp.asarray(where.centre) + jnp.asarray([0.0, 0.0, where.distance]), jnp.asarray(where.centre))
+  return cameras.from_focal(pose, where.focal * size, width=size, height=size)
+
+
+def write_rows(path: Path | str, rows: list[dict[str, Any]]) -> None:
+  """Rows as JSON, with the machine."""
+  Path(path).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 def bench_rasterize(
@@ -123,7 +133,7 @@ def bench_rasterize(
     rows.append(_row(scene, chosen, repeats))
     say(json.dumps(rows[-1]))
   if json_path is not None:
-    Path(json_path).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_rows(json_path, rows)
   return rows
 
 
