@@ -150,7 +150,7 @@ def _counts(layout: Layout, lines: Float[Array, "m 8"]) -> Int[Array, "m"]:
   def kernel(lines: Any, counts: Any) -> None:
     index = pl.program_id(0) * _COUNT_BLOCK + lax.iota(jnp.int32, _COUNT_BLOCK)
     real = index < count
-    splat = Splat(*load_splat(lines, index, real))
+    splat = load_splat(lines, index, real)
     ellipse = _ellipse(layout, splat)
 
     def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -178,7 +178,7 @@ def _expand(layout: Layout, lines: Float[Array, "m 8"], order: Int[Array, "m"], 
     rank = jnp.minimum(rank, count - 1)
     local = slot - jnp.where(rank > 0, load(ends, jnp.maximum(rank - 1, 0)), 0)
     index = load(order, rank)
-    splat = Splat(*load_splat(lines, index))
+    splat = load_splat(lines, index)
     ellipse = _ellipse(layout, splat)
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

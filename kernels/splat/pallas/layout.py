@@ -6,10 +6,11 @@ from typing import NamedTuple
 from jaxtyping import Array
 from silky_kernels.triton import load
 
-__all__ = ["LINE", "TILE", "Layout", "Splat", "load_splat"]
+__all__ = ["FEATURES", "LINE", "TILE", "Layout", "Splat", "load_splat"]
 
 TILE = 8  # px; a tile is one warp, two pixels a thread
-LINE = 8  # numbers per splat: one sector of memory
+LINE = 8  # numbers per splat that lists are made from: `Splat`
+FEATURES = 7  # numbers per splat before its features: mean, conic in powers of two, opacity, depth
 _CHANNELS = 16  # of one program; more are done by further ones
 
 
@@ -44,6 +45,11 @@ class Layout(NamedTuple):
     return -(-self.channels // self.groups)
 
   @property
+  def record(self) -> int:
+    """Numbers per splat that tiles are made from. A power of two: then all of them are loaded from one address."""
+    return 1 << (FEATURES + self.channels - 1).bit_length()
+
+  @property
   def segment(self) -> int:
     """Pairs of a tile's list that one program of the backward pass walks."""
     return 64 if self.group_channels <= 8 else 128
@@ -72,6 +78,6 @@ class Splat(NamedTuple):
   box_y: Array
 
 
-def load_splat(lines: object, index: Array, mask: Array | None = None, *, count: int = LINE) -> tuple[Array, ...]:
-  """The first `count` numbers of `Splat` at an index, or at a vector of them."""
-  return tuple(load(lines, index * LINE + k, mask) for k in range(count))
+def load_splat(lines: object, index: Array, mask: Array | None = None) -> Splat:
+  """The splats at a vector of indices."""
+  return Splat(*(load(lines, index * LINE + k, mask) for k in range(LINE)))

@@ -8,7 +8,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 from silky_kernels.splat.pallas.bins import Lists, list_pairs
-from silky_kernels.splat.pallas.layout import LINE, Layout
+from silky_kernels.splat.pallas.layout import FEATURES, LINE, Layout
 from silky_kernels.splat.pallas.tiles import composite, composite_transposed
 from silky_kernels.triton import interpreted
 
@@ -73,6 +73,7 @@ def _by_batch(settings, function):
   return run
 
 
+_LOG2_E = 1.4426950408889634
 _PICTURES = 7  # place of the first picture among the arguments of `_pull`
 
 
@@ -82,14 +83,18 @@ def _mix(batched, given, arrays):
 
 
 def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
-  """Layout, and the arrays of all pictures in one: lines, depths, features."""
+  """Layout, and the splats of all pictures in one: lines, depths, records (layout.py)."""
   width, height, capacity, interpret = settings
   batch, n, channels = features.shape
   layout = Layout(width, height, batch, n, channels, batch * capacity, interpret)
   numbers = jnp.concatenate([means2d, boxes, depths[..., None], conics, opacities[..., None]], axis=-1)
   sound = (jnp.isfinite(numbers).all(axis=-1) & jnp.isfinite(features).all(axis=-1) & (boxes > 0).all(axis=-1))[..., None]
   lines = jnp.where(sound, jnp.concatenate([means2d, conics, opacities[..., None], boxes], axis=-1), 0.0)
-  return layout, lines.reshape(-1, LINE), jnp.where(sound[..., 0], depths, 0.0).reshape(-1), features.reshape(batch * n, channels)
+  depths = jnp.where(sound, depths[..., None], 0.0)
+  padding = jnp.zeros((batch, n, layout.record - FEATURES - channels), jnp.float32)
+  scaled = jnp.asarray([1, 1, -0.5 * _LOG2_E, -_LOG2_E, -0.5 * _LOG2_E, 1], jnp.float32) * lines[..., :6]
+  records = jnp.concatenate([scaled, depths, features, padding], axis=-1)
+  return layout, lines.reshape(-1, LINE), depths.reshape(-1), records.reshape(batch * n, -1)
 
 
 def _draw(settings, *arrays):
@@ -97,9 +102,9 @@ def _draw(settings, *arrays):
 
 
 def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features, background, *, keep=True):
-  layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
+  layout, lines, far, records = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
   lists = list_pairs(layout, lines, far)
-  pictures, kept = composite(layout, lists, lines, far, colors, background, keep=keep)
+  pictures, kept = composite(layout, lists, records, background, keep=keep)
   drawn = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
   found = (*pictures, lists.wanted - drawn, lists.wanted)
   if not keep:
@@ -110,12 +115,12 @@ def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features
 
 def _pull(settings, means2d, boxes, depths, conics, opacities, features, background, image, alpha, depth, *rest):
   *cotangents, splats, slots, first, last, order, ends, tiles, segments, stops, states = rest
-  layout, lines, far, colors = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
+  layout, lines, _, records = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
   starts = jnp.append(first.reshape(-1), last.reshape(-1)[-1])
   flat = (array.reshape(-1) for array in (splats, slots, starts, order, ends, tiles, segments))
   lists = Lists(*flat, wanted=jnp.zeros(layout.batch, jnp.int32))
   made, kept = (image, alpha, depth), [stops, states]
-  moments, to_depths, to_features = composite_transposed(layout, lists, lines, far, colors, background, made, kept, tuple(cotangents))
+  moments, to_depths, to_features = composite_transposed(layout, lists, records, background, made, kept, tuple(cotangents))
   one, x, y, xx, xy, yy = jnp.moveaxis(moments.reshape(layout.batch, layout.n, 6), -1, 0)
   # From the lines: what is not finite is 0 there. A splat with any moment has an opacity of at least SMALLEST_ALPHA.
   a, b, c, opacity = jnp.moveaxis(lines.reshape(layout.batch, layout.n, LINE), -1, 0)[2:6]

@@ -9,9 +9,11 @@ with q_i = <cotangent, carried_i> and S_i = sum_{j > i} w_j q_j (the pixel's tot
 
     d loss / d alpha_i = T_i q_i - S_i / (1 - alpha_i),    g_i = alpha_i d loss / d alpha_i = d loss / d power_i
 
-and the splat's gradients follow from six moments of g about its own mean, summed over the tile's pixels: first along x, then along y, which
-takes 21 instead of 30 exchanges between threads. One row of sums per (tile, splat) pair is written to the splat's own slots and added up
-per splat by `_reduce`, in a fixed order: the same gradients in every run.
+and the splat's gradients follow from six moments of g about its own mean, summed over the tile's pixels. One row of sums per (tile, splat)
+pair is written to the splat's own slots and added up per splat by `_reduce`, in a fixed order: the same gradients in every run.
+
+Forward, a tile's list is one program's work, since each splat wants the transmittance before it. That program notes its pixels' state
+before every segment of the list, so that the backward pass walks all segments at once, however uneven the lists are.
 """
 
 from collections.abc import Callable
@@ -23,63 +25,61 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, STOP_TRANSMITTANCE
 from silky_kernels.splat.pallas.bins import Lists, bisect
-from silky_kernels.splat.pallas.layout import TILE, Layout, load_splat
+from silky_kernels.splat.pallas.layout import FEATURES, TILE, Layout
 from silky_kernels.triton import launch, load, store
 
 __all__ = ["composite", "composite_transposed"]
 
-_LOG2_E = 1.4426950408889634
-_FORWARD_TURN, _BACKWARD_TURN = 2, 2  # splats per turn of the loop
+_FORWARD_TURN, _BACKWARD_TURN = 4, 2  # splats per turn of the loop
 _FETCHED = 8  # channels that are loaded a turn ahead
 _CLEARED = 8  # rows at once, of pairs behind the last that is seen
-_REDUCE_NUMBERS, _REDUCE_ROWS = 4096, 4  # of a program of `_reduce`: numbers at once, rows per splat at once
+_REDUCE_NUMBERS, _REDUCE_ROWS = 4096, 8  # of a program of `_reduce`: numbers at once, rows per splat at once
 
 Numbers = tuple[Array, ...]
 
 
 class _Pixels(NamedTuple):
-  """The 64 pixels of one tile."""
+  """The 64 pixels of one tile, row by row."""
 
-  x: Float[Array, "1 8"]  # px
-  y: Float[Array, "8 1"]
-  at: Array  # [8, 8] number of the pixel in the batch
-  inside: Array  # [8, 8] of the picture
+  x: Float[Array, "64"]  # px
+  y: Float[Array, "64"]
+  at: Array  # [64] number of the pixel in the batch
+  inside: Array  # [64] of the picture
   picture: Array  # [] number of the picture
-  local: Array  # [8, 8] number of the pixel in the tile
+  local: Array  # [64] number of the pixel in the tile
 
 
 def _pixels(layout: Layout, tile: Array) -> _Pixels:
-  picture, local = tile // layout.tiles, tile % layout.tiles
-  column, row = local % layout.columns * TILE, local // layout.columns * TILE
-  grid = [lax.broadcasted_iota(jnp.int32, (TILE, TILE), axis) for axis in (0, 1)]
-  at = (picture * layout.height + row + grid[0]) * layout.width + column + grid[1]
-  inside = (row + grid[0] < layout.height) & (column + grid[1] < layout.width)
-  x = (column + lax.broadcasted_iota(jnp.int32, (1, TILE), 1)).astype(jnp.float32) + 0.5
-  y = (row + lax.broadcasted_iota(jnp.int32, (TILE, 1), 0)).astype(jnp.float32) + 0.5
-  return _Pixels(x, y, at, inside, picture, grid[0] * TILE + grid[1])
+  picture, place = tile // layout.tiles, tile % layout.tiles
+  local = lax.iota(jnp.int32, TILE**2)
+  column = place % layout.columns * TILE + local % TILE
+  row = place // layout.columns * TILE + local // TILE
+  at = (picture * layout.height + row) * layout.width + column
+  inside = (row < layout.height) & (column < layout.width)
+  return _Pixels(column.astype(jnp.float32) + 0.5, row.astype(jnp.float32) + 0.5, at, inside, picture, local)
 
 
 class _Meeting(NamedTuple):
   """What a splat does to the pixels of a tile."""
 
-  dx: Float[Array, "1 8"]
-  dy: Float[Array, "8 1"]
-  alpha: Float[Array, "8 8"]
-  raw: Float[Array, "8 8"]  # alpha before it is clamped
-  weight: Float[Array, "8 8"]
-  after: Float[Array, "8 8"]  # transmittance behind it
+  dx: Float[Array, "64"]
+  dy: Float[Array, "64"]
+  alpha: Float[Array, "64"]
+  raw: Float[Array, "64"]  # alpha before it is clamped
+  weight: Float[Array, "64"]
+  after: Float[Array, "64"]  # transmittance behind it
 
 
-def _meet(pixels: _Pixels, line: Numbers, live: Array, before: Float[Array, "8 8"]) -> _Meeting:
+def _meet(pixels: _Pixels, line: Numbers, live: Array, before: Float[Array, "64"]) -> _Meeting:
   mean_x, mean_y, a, b, c, opacity = line
   opacity = jnp.where(live, opacity, 0.0)
   dx, dy = pixels.x - mean_x, pixels.y - mean_y
-  # In powers of two: the scale is taken into the conic, once per splat.
-  power = dx * ((-0.5 * _LOG2_E * a) * dx - (_LOG2_E * b) * dy) - (0.5 * _LOG2_E * c) * dy * dy
+  power = dx * (a * dx + b * dy) + c * dy * dy  # of two
   raw = opacity * jnp.exp2(power)
   alpha = jnp.where((power <= 0) & (raw >= SMALLEST_ALPHA), jnp.minimum(raw, LARGEST_ALPHA), 0.0)
-  after = before * (1.0 - alpha)
-  weight = jnp.where(after > STOP_TRANSMITTANCE, before * alpha, 0.0)
+  weight = before * alpha
+  after = before - weight
+  weight = jnp.where(after > STOP_TRANSMITTANCE, weight, 0.0)
   return _Meeting(dx, dy, alpha, raw, weight, after)
 
 
@@ -119,22 +119,21 @@ def _channels(layout: Layout, group: Array) -> list[tuple[Array, Array | None]]:
   return [(number, number < layout.channels if ragged else None) for number in numbers]
 
 
-def _open(transmittance: Float[Array, "8 8"]) -> Array:
+def _open(transmittance: Float[Array, "64"]) -> Array:
   """Whether any pixel still lets light through."""
-  return jnp.max(jnp.max(transmittance, axis=1)) > STOP_TRANSMITTANCE
+  return jnp.max(transmittance) > STOP_TRANSMITTANCE
 
 
-def _fetcher(
-  layout: Layout, lines: Any, depths: Any, features: Any, channels: list[tuple[Array, Array | None]]
-) -> tuple[Callable, Callable]:
+def _fetcher(layout: Layout, records: Any, channels: list[tuple[Array, Array | None]]) -> tuple[Callable, Callable]:
   """splat -> its line, depth, features: scalars, the same for all threads. The second function turns what the first fetched into them."""
 
   def shades(splat: Array) -> Numbers:
-    return tuple(load(features, splat * layout.channels + number, there) for number, there in channels)
+    return tuple(load(records, splat * layout.record + FEATURES + number, there) for number, there in channels)
 
   def fetch(splat: Array) -> tuple[Numbers, Array, Any]:
+    line = tuple(load(records, splat * layout.record + k) for k in range(FEATURES))
     # More features than this would fill the registers while they wait.
-    return load_splat(lines, splat, count=6), load(depths, splat), shades(splat) if len(channels) <= _FETCHED else splat
+    return line[:-1], line[-1], shades(splat) if len(channels) <= _FETCHED else splat
 
   def finish(numbers: tuple[Numbers, Array, Any]) -> tuple[Numbers, Array, Numbers]:
     line, depth, rest = numbers
@@ -146,9 +145,7 @@ def _fetcher(
 def composite(
   layout: Layout,
   lists: Lists,
-  lines: Float[Array, "m 8"],
-  depths: Float[Array, "m"],
-  features: Float[Array, "m c"],
+  records: Float[Array, "m r"],
   background: Float[Array, "b c"],
   *,
   keep: bool,
@@ -158,13 +155,13 @@ def composite(
   kinds = 3 + layout.group_channels
 
   def kernel(*references: Any) -> None:
-    splats, starts, segments, lines, depths, features, background, image, alpha, depth, *kept = references
+    splats, starts, segments, records, background, image, alpha, depth, *kept = references
     tile, group = pl.program_id(0), pl.program_id(1)
     pixels, channels = _pixels(layout, tile), _channels(layout, group)
     first, end = load(starts, tile), load(starts, tile + 1)
     segment = load(segments, jnp.maximum(tile - 1, 0), tile > 0)
 
-    fetch, finish = _fetcher(layout, lines, depths, features, channels)
+    fetch, finish = _fetcher(layout, records, channels)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, total, far, *colors = carry
@@ -182,7 +179,7 @@ def composite(
         for kind, values in enumerate(carry):
           store(kept[1], place + kind * TILE**2, values)
 
-    none = jnp.zeros((TILE, TILE), jnp.float32)
+    none = jnp.zeros(TILE**2, jnp.float32)
     start = (pixels.inside.astype(jnp.float32), none, none, *(none,) * len(channels))
     stop, (_, total, far, *colors) = _walk(first, end, _FORWARD_TURN, splats, fetch, use, start, begin if keep else None)
     for color, (number, there) in zip(colors, channels, strict=True):
@@ -199,7 +196,7 @@ def composite(
   outputs = [(area * layout.channels, jnp.float32), (area, jnp.float32), (area, jnp.float32)]
   if keep:
     outputs += [(layout.batch * layout.tiles, jnp.int32), (layout.groups * layout.segments * kinds * TILE**2, jnp.float32)]
-  inputs = [lists.splats, lists.starts, lists.segments, lines, depths, features, background]
+  inputs = [lists.splats, lists.starts, lists.segments, records, background]
   grid = (layout.batch * layout.tiles, layout.groups)
   image, alpha, depth, *kept = launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite")
   shape = (layout.batch, layout.height, layout.width)
@@ -209,9 +206,7 @@ def composite(
 def composite_transposed(
   layout: Layout,
   lists: Lists,
-  lines: Float[Array, "m 8"],
-  depths: Float[Array, "m"],
-  features: Float[Array, "m c"],
+  records: Float[Array, "m r"],
   background: Float[Array, "b c"],
   pictures: tuple[Array, Array, Array],
   kept: list[Array],
@@ -223,20 +218,20 @@ def composite_transposed(
     pictures, kept: what `composite` returned.
     cotangents: of image, alpha and depth.
   """
-  rows = _rows(layout, lists, lines, depths, features, background, pictures, kept, cotangents)
+  rows = _rows(layout, lists, records, background, pictures, kept, cotangents)
   sums = _reduce(layout, lists, rows)
   moments, to_depth = jnp.sum(sums[:, :, :6], axis=0), sums[0, :, 6]
   to_features = jnp.moveaxis(sums[:, :, 7 : 7 + layout.group_channels], 0, 1)
   return moments, to_depth, to_features.reshape(sums.shape[1], -1)[:, : layout.channels]
 
 
-def _rows(layout, lists, lines, depths, features, background, pictures, kept, cotangents) -> Float[Array, "x"]:
+def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Float[Array, "x"]:
   """Per group and slot the sums of one splat over one tile: six moments, depth, channels. One program per segment of a tile's list."""
   numbers, kinds, every = 7 + layout.group_channels, 3 + layout.group_channels, layout.batch * layout.tiles
   lanes = 1 << (numbers - 1).bit_length()
 
   def kernel(*references: Any) -> None:
-    splats, slots, starts, segments, lines, depths, features, background, image, alpha, depth, stops, states, *cotangents, rows = references
+    splats, slots, starts, segments, records, background, image, alpha, depth, stops, states, *cotangents, rows = references
     number, group = pl.program_id(0), pl.program_id(1)
     tile = bisect(segments, number, every)
     real = tile < every
@@ -265,7 +260,7 @@ def _rows(layout, lists, lines, depths, features, background, pictures, kept, co
 
     lane = lax.iota(jnp.int32, lanes)
 
-    fetch, finish = _fetcher(layout, lines, depths, features, channels)
+    fetch, finish = _fetcher(layout, records, channels)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, left = carry
@@ -278,7 +273,7 @@ def _rows(layout, lists, lines, depths, features, background, pictures, kept, co
       g = met.alpha * (before * along - left / (1.0 - met.alpha))
       g = jnp.where((met.weight > 0) & (met.raw <= LARGEST_ALPHA), g, 0.0)
       row = jnp.zeros(lanes, jnp.float32)
-      for k, value in enumerate([*_moments(met, g), *(_sum(met.weight * cotangent) for cotangent in (to_far, *to_colors))]):
+      for k, value in enumerate(_sums(met, g, [to_far, *to_colors])):
         row = jnp.where(lane == k, value, row)
       store(rows, (group * layout.capacity + load(slots, at, live)) * layout.row + lane, row, live & (lane < numbers))
       return met.after, left
@@ -294,23 +289,17 @@ def _rows(layout, lists, lines, depths, features, background, pictures, kept, co
 
     lax.while_loop(lambda at: at < end, clear, stop)
 
-  inputs = [lists.splats, lists.slots, lists.starts, lists.segments, lines, depths, features, background, *pictures, *kept, *cotangents]
+  inputs = [lists.splats, lists.slots, lists.starts, lists.segments, records, background, *pictures, *kept, *cotangents]
   outputs = [(layout.groups * layout.capacity * layout.row, jnp.float32)]
   grid = (layout.segments, layout.groups)
   return launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite_transposed")[0]
 
 
-def _sum(values: Float[Array, "8 8"]) -> Array:
-  return jnp.sum(jnp.sum(values, axis=1))
-
-
-def _moments(met: _Meeting, g: Float[Array, "8 8"]) -> list[Array]:
-  """Sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2 over the tile."""
-  along_x = g * met.dx
-  dy = jnp.sum(met.dy, axis=1)
-  by_row, by_row_x, by_row_xx = (jnp.sum(values, axis=1) for values in (g, along_x, along_x * met.dx))
-  by_row_y = by_row * dy
-  return [jnp.sum(v) for v in (by_row, by_row_x, by_row_y, by_row_xx, by_row_x * dy, by_row_y * dy)]
+def _sums(met: _Meeting, g: Float[Array, "64"], cotangents: list[Float[Array, "64"]]) -> list[Array]:
+  """Over the tile: g, g dx, g dy, g dx^2, g dx dy, g dy^2, and weight times each cotangent."""
+  x, y = g * met.dx, g * met.dy
+  values = [g, x, y, x * met.dx, x * met.dy, y * met.dy, *(met.weight * cotangent for cotangent in cotangents)]
+  return [jnp.sum(value) for value in values]
 
 
 def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"]) -> Float[Array, "g m r"]:
@@ -335,7 +324,8 @@ def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"]) -> Float[Arra
         mine = slot < stop
         # A slot without a tile has no row: the two kernels that count and fill may round differently.
         filled = mine & (load(tiles, slot, mine).astype(jnp.int32) < layout.batch * layout.tiles)
-        total = total + load(rows, (group * layout.capacity + slot) * layout.row + lane, filled & used)
+        row = load(rows, (group * layout.capacity + slot) * layout.row + lane, mine & used)
+        total = total + jnp.where(filled, row, 0.0)
       return turn + 1, total
 
     turns = (jnp.max(stop - start) + _REDUCE_ROWS - 1) // _REDUCE_ROWS
