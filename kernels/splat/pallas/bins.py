@@ -59,8 +59,7 @@ def list_pairs(layout: Layout, lines: Float[Array, "m 8"], depths: Float[Array, 
   tiles, owners = _expand(layout, lines, order, ends)
   sorted_tiles, slots = lax.sort((tiles, jnp.arange(layout.capacity, dtype=jnp.uint32)), num_keys=1, is_stable=True)
   slots = slots.astype(jnp.int32)
-  wants = jnp.arange(layout.batch * layout.tiles + 1, dtype=tiles.dtype)
-  starts = jnp.searchsorted(sorted_tiles, wants, method="scan_unrolled").astype(jnp.int32)
+  starts = _starts(layout, sorted_tiles)
   segments = jnp.cumsum(-((starts[:-1] - starts[1:]) // layout.segment), dtype=jnp.int32)
   return Lists(owners[slots], slots, starts, order, ends, tiles, segments, wanted)
 
@@ -204,17 +203,29 @@ def _expand(layout: Layout, lines: Float[Array, "m 8"], order: Int[Array, "m"], 
   return found[0], found[1]
 
 
+def _starts(layout: Layout, sorted_tiles: Array) -> Int[Array, "q"]:
+  """First pair of each tile, then the number of pairs."""
+  count = layout.batch * layout.tiles + 1
+
+  def kernel(sorted_tiles: Any, starts: Any) -> None:
+    tile = pl.program_id(0) * _COUNT_BLOCK + lax.iota(jnp.int32, _COUNT_BLOCK)
+    store(starts, tile, bisect(sorted_tiles, tile - 1, layout.capacity), tile < count)
+
+  grid = (-(-count // _COUNT_BLOCK),)
+  return launch(kernel, grid, [(count, jnp.int32)], [sorted_tiles], warps=4, interpret=layout.interpret, name="silky_starts")[0]
+
+
 def bisect(ends: Any, number: Array, count: int) -> Array:
   """The first place in a sorted array with a number above `number`; `count` where there is none."""
 
   def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     turns, low, high = state
     middle = (low + high) // 2
-    above = load(ends, jnp.minimum(middle, count - 1)) > number
+    above = load(ends, jnp.minimum(middle, count - 1)).astype(jnp.int32) > number
     undecided = low < high
     return turns - 1, jnp.where(undecided & ~above, middle + 1, low), jnp.where(undecided & above, middle, high)
 
-  nothing = load(ends, jnp.int32(count - 1)) <= jnp.min(number)  # spare room costs no search
+  nothing = load(ends, jnp.int32(count - 1)).astype(jnp.int32) <= jnp.min(number)  # spare room costs no search
   # Counted down: a loop that counts up to a number found at run time is lowered to one that does not verify (jax 0.10).
   turns = jnp.where(nothing, 0, jnp.int32(count.bit_length()))
   _, low, _ = lax.while_loop(lambda state: state[0] > 0, halve, (turns, jnp.zeros_like(number), jnp.full_like(number, count)))
