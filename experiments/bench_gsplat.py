@@ -36,7 +36,6 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON file to write")
 _CASES = flags.DEFINE_list("cases", list(CASES), "which scenes")
 _GAUSSIANS = flags.DEFINE_string("gaussians", "", "an .npz with the Gaussians of a trained avatar and its camera, as one more scene")
 _PEER = flags.DEFINE_string("peer", "", "internal: run gsplat and write its figures into this folder")
-_KERNELS = flags.DEFINE_boolean("kernels", False, "print the time of every kernel of ours")
 _REPEATS, _QUEUED = 30, 50
 
 
@@ -88,39 +87,46 @@ def run_peer(folder: Path, names: list[str], trained: str) -> None:
 
   rows = []
   for name, scene in scenes(names, trained).items():
-    size = int(scene["size"])
-    given = [torch.tensor(scene[key]).cuda().requires_grad_(True) for key in _NAMES]
-    pose, intrinsics = (torch.tensor(scene[key]).cuda()[None] for key in ("world_to_camera", "intrinsics"))
-    along, moved = torch.tensor(cotangent(scene)).cuda(), torch.tensor(shifts(_QUEUED)).cuda()
-
-    def draw(i: int, given=given, pose=pose, intrinsics=intrinsics, moved=moved, size=size) -> Any:
-      means, *rest = given
-      return gsplat.rasterization(means + moved[i], *rest, pose, intrinsics, size, size, packed=False, tile_size=16)
-
-    def forward(i: int, draw=draw) -> Any:
-      with torch.no_grad():
-        return draw(i)
-
-    def both(i: int, draw=draw, given=given, along=along) -> Any:
-      for leaf in given:
-        leaf.grad = None
-      image = draw(i)[0]
-      (image[0] * along).sum().backward()
-      return image
-
-    image, _, meta = draw(0)
-    both(0)
-    np.savez(
-      folder / f"{name}.npz", image=image[0].detach().cpu().numpy(), **{k: g.grad.cpu().numpy() for k, g in zip(_NAMES, given, strict=True)}
-    )
-    row = {"scene": name, "pairs": int(meta["tiles_per_gauss"].sum())}
-    for label, function in (("forward", forward), ("forward_backward", both)):
-      row[f"{label}_ms"], row[f"{label}_queued_ms"] = _torch_times(function)
-    for label, function in (("forward", forward), ("forward_backward", both)):
-      row[f"{label}_busy_ms"] = _busy(lambda i, f=function: (f(i), torch.cuda.synchronize()))[0]
-    rows.append(row)
-    print(json.dumps(row), flush=True)
+    row, arrays = _peer_row(scene)
+    rows.append({"scene": name, **row})
+    np.savez(folder / f"{name}.npz", **arrays)
+    print(json.dumps(rows[-1]), flush=True)
   (folder / "rows.json").write_text(json.dumps({"rows": rows, "gsplat": gsplat.__version__, "torch": torch.__version__}))
+
+
+def _peer_row(scene: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  import gsplat
+  import torch
+
+  size = int(scene["size"])
+  given = [torch.tensor(scene[key]).cuda().requires_grad_(True) for key in _NAMES]
+  pose, intrinsics = (torch.tensor(scene[key]).cuda()[None] for key in ("world_to_camera", "intrinsics"))
+  along, moved = torch.tensor(cotangent(scene)).cuda(), torch.tensor(shifts(_QUEUED)).cuda()
+
+  def draw(i: int) -> Any:
+    means, *rest = given
+    return gsplat.rasterization(means + moved[i], *rest, pose, intrinsics, size, size, packed=False, tile_size=16)
+
+  def forward(i: int) -> Any:
+    with torch.no_grad():
+      return draw(i)
+
+  def both(i: int) -> Any:
+    for leaf in given:
+      leaf.grad = None
+    image = draw(i)[0]
+    (image[0] * along).sum().backward()
+    return image
+
+  _, _, meta = draw(0)
+  image = both(0)[0].detach().cpu().numpy()
+  arrays = {"image": image, **{k: leaf.grad.cpu().numpy() for k, leaf in zip(_NAMES, given, strict=True)}}
+  row: dict[str, Any] = {"pairs": int(meta["tiles_per_gauss"].sum())}
+  for label, function in (("forward", forward), ("forward_backward", both)):
+    row[f"{label}_ms"], row[f"{label}_queued_ms"] = _torch_times(function)
+  for label, function in (("forward", forward), ("forward_backward", both)):
+    row[f"{label}_busy_ms"] = _busy(lambda i, f=function: (f(i), torch.cuda.synchronize()))[0]
+  return row, arrays
 
 
 def _torch_times(function: Callable[[int], Any]) -> tuple[float, float]:
@@ -160,6 +166,37 @@ def _busy(function: Callable[[int], Any], count: int = 10) -> tuple[float, dict[
 
 def run_ours(folder: Path, names: list[str], trained: str) -> list[dict[str, Any]]:
   """Our figures beside gsplat's."""
+  peer = {row["scene"]: row for row in json.loads((folder / "rows.json").read_text())["rows"]}
+  rows = []
+  for name, scene in scenes(names, trained).items():
+    row = {"scene": name, "n": len(scene["means"]), "width": int(scene["size"]), "channels": scene["colours"].shape[1], "backend": "pallas"}
+    row |= _our_row(scene, peer[name], dict(np.load(folder / f"{name}.npz")))
+    rows.append({key: round(value, 9 if "error" in key else 4) if isinstance(value, float) else value for key, value in row.items()})
+    print(json.dumps(rows[-1]), flush=True)
+  return rows
+
+
+def _our_row(scene: dict[str, np.ndarray], peer: dict[str, Any], theirs: dict[str, np.ndarray]) -> dict[str, Any]:
+  import jax
+
+  forward, backward, row = _our_functions(scene)
+  row |= {"gsplat_pairs": peer["pairs"]}
+  for label, function in (("forward", forward), ("forward_backward", backward)):
+    row[f"{label}_ms"], row[f"{label}_queued_ms"] = _jax_times(function)
+  for label in ("forward", "forward_backward"):
+    row[f"{label}_over_gsplat"] = row[f"{label}_ms"] / peer[f"{label}_ms"]
+    row[f"{label}_queued_over_gsplat"] = row[f"{label}_queued_ms"] / peer[f"{label}_queued_ms"]
+  first, again = backward(0), backward(0)
+  row |= _differences(first, theirs)
+  row["same_bits_again"] = all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+  for label, function in (("forward", forward), ("forward_backward", backward)):
+    row[f"{label}_busy_ms"], kernels = _busy(lambda i, f=function: jax.block_until_ready(f(i)))
+    row[f"{label}_kernels_us"] = {k[:60]: round(1e3 * t, 1) for k, t in sorted(kernels.items(), key=lambda pair: -pair[1])[:12]}
+  return row | {f"gsplat_{key}": value for key, value in peer.items() if key.endswith("_ms")}
+
+
+def _our_functions(scene: dict[str, np.ndarray]) -> tuple[Callable[[int], Any], Callable[[int], Any], dict[str, Any]]:
+  """Picture, picture and gradients of repeat i; pairs and capacity."""
   import jax
   import jax.numpy as jnp
 
@@ -167,46 +204,31 @@ def run_ours(folder: Path, names: list[str], trained: str) -> list[dict[str, Any
   from silky_jax.render.pipeline import RenderConfig, next_capacity, render
   from silky_jax.types import Camera, Gaussians
 
-  peer = {row["scene"]: row for row in json.loads((folder / "rows.json").read_text())["rows"]}
-  rows = []
-  for name, scene in scenes(names, trained).items():
-    size, channels = int(scene["size"]), scene["colours"].shape[1]
-    given = tuple(jnp.asarray(scene[key]) for key in _NAMES)
-    where = jnp.asarray(scene["world_to_camera"]), jnp.asarray(scene["intrinsics"])
+  size, channels = int(scene["size"]), scene["colours"].shape[1]
+  given = tuple(jnp.asarray(scene[key]) for key in _NAMES)
+  where = jnp.asarray(scene["world_to_camera"]), jnp.asarray(scene["intrinsics"])
+  moved, along = [jnp.asarray(s) for s in shifts(_QUEUED)], jnp.asarray(cotangent(scene))
 
-    def draw(given, where, moved, capacity, size=size, channels=channels):
-      means, quaternions, deviations, opacities, colours = given
-      gaussians = Gaussians(means + moved, covariance_from_axes(quaternions, deviations), opacities, colours)
-      camera = Camera(*where, width=size, height=size)
-      return render(gaussians, camera, jnp.zeros(channels), config=RenderConfig(backend="pallas", capacity=capacity))
+  def draw(given: Any, where: Any, moved: Any, capacity: int) -> Any:
+    means, quaternions, deviations, opacities, colours = given
+    gaussians = Gaussians(means + moved, covariance_from_axes(quaternions, deviations), opacities, colours)
+    camera = Camera(*where, width=size, height=size)
+    return render(gaussians, camera, jnp.zeros(channels), config=RenderConfig(backend="pallas", capacity=capacity))
 
-    moved, along = [jnp.asarray(s) for s in shifts(_QUEUED)], jnp.asarray(cotangent(scene))
-    wanted = int(jax.jit(draw, static_argnums=3)(given, where, moved[0], 1024).pairs)
-    capacity = next_capacity(wanted)
-    picture = jax.jit(lambda given, where, moved: draw(given, where, moved, capacity).image)
+  pairs = int(jax.jit(draw, static_argnums=3)(given, where, moved[0], 1024).pairs)
+  capacity = next_capacity(pairs)
 
-    @jax.jit
-    def both(given, where, moved, along):
-      image, pull = jax.vjp(lambda given: draw(given, where, moved, capacity).image, given)
-      return image, *pull(along)[0]
+  @jax.jit
+  def picture(given: Any, where: Any, moved: Any) -> Any:
+    return draw(given, where, moved, capacity).image
 
-    forward, backward = lambda i: picture(given, where, moved[i]), lambda i: both(given, where, moved[i], along)
-    row = {"scene": name, "n": len(scene["means"]), "width": size, "channels": channels, "backend": "pallas"}
-    row |= {"pairs": wanted, "capacity": capacity, "gsplat_pairs": peer[name]["pairs"]}
-    for label, function in (("forward", forward), ("forward_backward", backward)):
-      row[f"{label}_ms"], row[f"{label}_queued_ms"] = _jax_times(function)
-    row |= {f"{label}_over_gsplat": row[f"{label}_ms"] / peer[name][f"{label}_ms"] for label in ("forward", "forward_backward")}
-    row |= _differences(backward(0), np.load(folder / f"{name}.npz"))
-    again = backward(0)
-    row["same_bits_again"] = all(np.array_equal(a, b) for a, b in zip(backward(0), again, strict=True))
-    for label, function in (("forward", forward), ("forward_backward", backward)):
-      row[f"{label}_busy_ms"], kernels = _busy(lambda i, f=function: jax.block_until_ready(f(i)))
-      if _KERNELS.value:
-        print("\n".join(f"  {1e3 * t:8.1f} us  {k[:90]}" for k, t in sorted(kernels.items(), key=lambda pair: -pair[1])[:24]), flush=True)
-    row |= {f"gsplat_{key}": value for key, value in peer[name].items() if key.endswith("_ms")}
-    rows.append({key: round(value, 6 if "error" in key else 4) if isinstance(value, float) else value for key, value in row.items()})
-    print(json.dumps(rows[-1]), flush=True)
-  return rows
+  @jax.jit
+  def both(given: Any, where: Any, moved: Any, along: Any) -> Any:
+    image, pull = jax.vjp(lambda given: picture(given, where, moved), given)
+    return image, *pull(along)[0]
+
+  row = {"pairs": pairs, "capacity": capacity}
+  return lambda i: picture(given, where, moved[i]), lambda i: both(given, where, moved[i], along), row
 
 
 def _jax_times(function: Callable[[int], Any]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import inspect
 import logging
 
 import pytest
+from silky_kernels import triton
 from silky_kernels.backend import _log_once, available_backends, choose
 
 
@@ -17,13 +18,40 @@ def test_it_runs_in_the_compiled_kernel_wherever_tests_run(op):
   assert choose(op) == "cpu" and choose(op, exact=True) == "xla"
 
 
-@pytest.mark.parametrize(
-  ("backend", "reason"), [("cpu", "there is none of it for this op; `splat` has"), ("pallas", "it is not built yet")]
-)
+@pytest.mark.parametrize("backend", ["cpu", "pallas"])
 @pytest.mark.parametrize("op", ["rasterize_tiles", "bin_tiles"])
-def test_a_backend_that_is_not_built_says_so(op, backend, reason):
-  with pytest.raises(NotImplementedError, match=f"{op}: backend '{backend}' cannot run: {reason}"):
+def test_a_backend_that_is_not_built_says_so(op, backend):
+  with pytest.raises(NotImplementedError, match=f"{op}: backend '{backend}' cannot run: there is none of it for this op; `splat` has"):
     choose(op, backend)
+
+
+def test_pallas_without_a_gpu_says_what_it_wants():
+  with pytest.raises(NotImplementedError, match="splat: backend 'pallas' cannot run: it is for NVIDIA GPUs, and this is cpu"):
+    choose("splat", "pallas")
+
+
+class _Gpu:
+  device_kind = "NVIDIA Ancient"
+
+  def __init__(self, capability):
+    self.compute_capability = capability
+
+
+@pytest.mark.parametrize(
+  ("capability", "reason"), [("7.5", "compute capability 8.0 or more, and NVIDIA Ancient has 7.5"), ("gfx942", "NVIDIA Ancient is none")]
+)
+def test_a_gpu_that_cannot_run_it_is_named(monkeypatch, capability, reason):
+  monkeypatch.setattr(triton.jax, "devices", lambda: [_Gpu(capability)])
+  assert reason in triton._why_not.__wrapped__("gpu")
+
+
+def test_a_jax_without_the_lowering_is_named(monkeypatch):
+  monkeypatch.setattr(triton.jax, "devices", lambda: [_Gpu("9.0")])
+  assert triton._why_not.__wrapped__("gpu") is None
+  import jax.experimental.pallas.triton as lowering
+
+  monkeypatch.delattr(lowering, "store")
+  assert "jax.experimental.pallas.triton has no store" in triton._why_not.__wrapped__("gpu")
 
 
 def test_unknown_names_are_refused():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_kernels import native, splat
+from silky_kernels import native, splat, triton
 from silky_kernels.rasterize import definition
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec, random_splats
 
@@ -33,10 +33,14 @@ def _by(backend, simd):
   return lambda arrays, width, height: splat(*arrays, width=width, height=height, capacity=2 * CAPACITY, backend=backend)
 
 
-@pytest.fixture(params=["xla", *native.SIMD])
+@pytest.fixture(params=["xla", *native.SIMD, pytest.param("pallas", marks=pytest.mark.slow)])
 def run(request, monkeypatch):
-  if request.param == "xla":
-    return _by("xla", None)
+  if request.param == "pallas":
+    monkeypatch.setenv(triton.INTERPRET, "interpret")  # on a GPU it means nothing
+  if request.param in ("xla", "pallas"):
+    return _by(request.param, None)
+  if jax.default_backend() != "cpu":
+    pytest.skip("the C++ is for CPUs")
   assert native.why_not() is None  # built wherever tests run
   if not native.load().silky_runs(native.SIMD.index(request.param)):
     pytest.skip(f"this processor has no {request.param}")
