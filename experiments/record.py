@@ -29,7 +29,9 @@ def _device() -> str:
 
 
 def _commit() -> str:
-  """Of the code that ran, with a word where it was changed since; "" outside a repository."""
+  """Of the code that ran, with a word where it was changed since; "" outside a repository. SILKY_COMMIT says it for a copy without one."""
+  if named := os.environ.get("SILKY_COMMIT"):
+    return named
   root = Path(__file__).resolve().parents[1]
 
   def git(*words: str) -> str:
