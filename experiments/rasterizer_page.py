@@ -21,11 +21,11 @@ def _rows() -> dict[str, dict[str, dict]]:
   return {simd: {row["scene"]: row for row in read(name)} for simd, name in _FILES.items()}
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
+def table(head: list[str], lines: list[list[str]]) -> str:
   return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
   return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
@@ -37,18 +37,18 @@ def tables(rows: dict[str, dict[str, dict]]) -> str:
   head += ["plain JAX", "times faster", "floor", "times the floor", "8 views / 8 x one"]
   lines = []
   for name, row in best.items():
-    cells = [name, f"{row['n']:,}", str(row["width"]), str(row["channels"]), *(_number(row[key]) for key in keys)]
-    cells += [_number(row["reference_forward_backward_ms"]), f"{row['speedup_over_reference']:.0f}", _number(row["floor_ms"])]
+    cells = [name, f"{row['n']:,}", str(row["width"]), str(row["channels"]), *(number(row[key]) for key in keys)]
+    cells += [number(row["reference_forward_backward_ms"]), f"{row['speedup_over_reference']:.0f}", number(row["floor_ms"])]
     lines.append([*cells, f"{row['floor_ratio']:.1f}", f"{row['eight_ratio']:.2f}"])
   paths = ["scene", *(f"{simd}: {what}" for simd in rows for what in ("render + gradient", "times the floor"))]
   others = [
-    [name, *(cell for of in rows.values() for cell in (_number(of[name]["render_forward_backward_ms"]), f"{of[name]['floor_ratio']:.1f}"))]
+    [name, *(cell for of in rows.values() for cell in (number(of[name]["render_forward_backward_ms"]), f"{of[name]['floor_ratio']:.1f}"))]
     for name in best
   ]
   stages = ("bins", "picture", "gradient_tiles", "gradient_splats")
-  spent = [[name, *(_number(row[f"stage_{stage}_ms"]) for stage in stages)] for name, row in best.items()]
-  parts = [_table(head, lines), "By instruction set:", _table(paths, others)]
-  parts += ["Stages of splat, milliseconds on one thread, AVX-512:", _table(["scene", *stages], spent)]
+  spent = [[name, *(number(row[f"stage_{stage}_ms"]) for stage in stages)] for name, row in best.items()]
+  parts = [table(head, lines), "By instruction set:", table(paths, others)]
+  parts += ["Stages of splat, milliseconds on one thread, AVX-512:", table(["scene", *stages], spent)]
   return "\n\n".join(parts)
 
 
@@ -66,19 +66,19 @@ def chart(rows: dict[str, dict[str, dict]]) -> str:
   parts = [f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' {font}>"]
   parts.append(f"<rect width='{width}' height='{height}' fill='#ffffff'/>")
   parts.append("<text x='8' y='18' font-size='13' font-weight='600'>One view and all its gradients, milliseconds, two cores</text>")
-  for number, name in enumerate(bars):
-    parts.append(f"<rect x='{left + 110 * number}' y='27' width='10' height='10' fill='{INKS[number]}'/>")
-    parts.append(f"<text x='{left + 110 * number + 14}' y='36'>{name}</text>")
+  for ink, name in enumerate(bars):
+    parts.append(f"<rect x='{left + 110 * ink}' y='27' width='10' height='10' fill='{INKS[ink]}'/>")
+    parts.append(f"<text x='{left + 110 * ink + 14}' y='36'>{name}</text>")
   for tick in (0.1, 1, 10, 100):
     parts.append(f"<line x1='{at(tick):.1f}' x2='{at(tick):.1f}' y1='{top}' y2='{height - 20}' stroke='#e4e8ec'/>")
     parts.append(f"<text x='{at(tick):.1f}' y='{height - 6}' text-anchor='middle' fill='#56616b'>{tick:g}</text>")
   for place, scene in enumerate(scenes):
     y = top + 6 + each * place
     parts.append(f"<text x='{left - 8}' y='{y + each / 2:.1f}' text-anchor='end'>{scene}</text>")
-    for number, of in enumerate(bars.values()):
-      value, here = of[scene], y + thick * number
-      parts.append(f"<rect x='{left}' y='{here}' width='{at(value) - left:.1f}' height='{thick - 2}' fill='{INKS[number]}'/>")
-      parts.append(f"<text x='{at(value) + 4:.1f}' y='{here + 8}' font-size='9'>{_number(value)}</text>")
+    for ink, of in enumerate(bars.values()):
+      value, here = of[scene], y + thick * ink
+      parts.append(f"<rect x='{left}' y='{here}' width='{at(value) - left:.1f}' height='{thick - 2}' fill='{INKS[ink]}'/>")
+      parts.append(f"<text x='{at(value) + 4:.1f}' y='{here + 8}' font-size='9'>{number(value)}</text>")
   return "".join(parts) + "</svg>\n"
 
 

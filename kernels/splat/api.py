@@ -52,12 +52,13 @@ def splat(
     width: px.
     height: px.
     tile: px of a tile's side, where `backend` is "xla".
-    capacity: most tile pairs, where `backend` is "xla".
-    backend: "cpu" (C++, float32; no tile or capacity to choose), "xla", or None for the best available.
+    capacity: most tile pairs, where `backend` is "xla" or "pallas"; under "pallas" the pictures of a batch share theirs.
+    backend: "cpu" (C++, float32; no tile or capacity to choose), "pallas" (NVIDIA GPUs, float32; tiles of 8 px), "xla", or None for the
+      best available.
 
   Returns:
-    SplatOutput. Reverse-mode differentiable once in all but `boxes`; thresholds and boxes are constants. The "cpu" backend does not draw a
-    splat with a value that is not finite; its results do not depend on the number of threads.
+    SplatOutput. Reverse-mode differentiable once in all but `boxes`; thresholds and boxes are constants. The "cpu" and
+    "pallas" backends do not draw a splat with a value that is not finite; their results are the same bits in every run.
 
   Raises:
     ValueError: array sizes that do not fit each other, sizes that are not positive.

@@ -1,6 +1,7 @@
 """splat on a GPU: Pallas kernels through Triton, forward and backward. A batch, however nested, is one set of launches."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def splat(
   """See `api.splat`; returns (image, alpha, depth, overflow, wanted)."""
   settings = (width, height, capacity, interpreted())
   batch_of_one = (array[None] for array in (means2d, boxes, depths, conics, opacities, features, background))
-  return tuple(array[0] for array in _splat(settings, *batch_of_one))
+  made: Any = _splat(settings, *batch_of_one)
+  return tuple(array[0] for array in made)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
