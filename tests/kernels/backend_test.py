@@ -4,6 +4,7 @@ import inspect
 import logging
 
 import pytest
+from silky_kernels import backend as backend_module
 from silky_kernels import triton
 from silky_kernels.backend import _log_once, available_backends, choose
 
@@ -43,6 +44,15 @@ class _Gpu:
 def test_a_gpu_that_cannot_run_it_is_named(monkeypatch, capability, reason):
   monkeypatch.setattr(triton.jax, "devices", lambda: [_Gpu(capability)])
   assert reason in triton._why_not.__wrapped__("gpu")
+
+
+def test_a_gpu_that_cannot_run_it_gets_plain_jax_and_is_told_once(monkeypatch, caplog):
+  monkeypatch.setattr(backend_module.jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(backend_module.triton, "why_not", lambda: "this GPU is too old")
+  backend_module._warn_once.cache_clear()
+  with caplog.at_level(logging.WARNING, "silky_kernels"):
+    assert choose("splat") == choose("splat") == "xla"
+  assert caplog.text.count("this GPU is too old") == 1
 
 
 def test_a_jax_without_the_lowering_is_named(monkeypatch):
