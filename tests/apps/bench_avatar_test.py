@@ -22,6 +22,7 @@ CONFIG = ExperimentConfig(
 FEW = bench_avatar.Counts(2, 3)
 
 
+@pytest.mark.slow
 def test_rows_say_what_was_measured(tmp_path):
   said = []
   rows = bench_avatar.bench_avatar(
@@ -49,6 +50,7 @@ def test_moments_differ_and_the_network_moves_something():
   assert np.abs(drawn[1:] - drawn[:-1]).max(axis=(1, 2, 3)).min() > 0.02 and np.abs(drawn - still).max() > 0.02
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_as_it_was_trained(trained):
   who = bench_avatar.sitter(CONFIG, checkpoint=trained[0] / "train", size=32)
   assert who.config.model.residual == "none" and who.config.model.uv_size == 40
