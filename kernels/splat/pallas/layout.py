@@ -64,6 +64,13 @@ class Layout(NamedTuple):
     """Numbers per pair in the backward pass: six moments, depth, channels; a multiple of 16 bytes."""
     return -(-(7 + self.group_channels) // 4) * 4
 
+  def largest(self) -> dict[str, int]:
+    """Numbers in the arrays that an index could be too short for."""
+    states = self.groups * self.segments * (3 + self.group_channels) * TILE**2
+    splats = self.batch * self.n * self.record
+    image = self.batch * self.width * self.height * self.channels
+    return {"capacity": self.groups * self.capacity * self.row, "capacity (states)": states, "splats": splats, "image": image}
+
 
 class Splat(NamedTuple):
   """One splat, or a vector of them, as the kernels see it."""

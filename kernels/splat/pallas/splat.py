@@ -89,13 +89,17 @@ def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
   width, height, capacity, interpret = settings
   batch, n, channels = features.shape
   layout = Layout(width, height, batch, n, channels, batch * capacity, interpret)
+  for name, size in layout.largest().items():
+    if size >= 2**31:
+      raise ValueError(f"{name}: {batch} pictures of capacity {capacity} want {size} numbers, more than 2^31 - 1; lower capacity or batch")
   numbers = jnp.concatenate([means2d, boxes, depths[..., None], conics, opacities[..., None]], axis=-1)
   sound = (jnp.isfinite(numbers).all(axis=-1) & jnp.isfinite(features).all(axis=-1) & (boxes > 0).all(axis=-1))[..., None]
   lines = jnp.where(sound, jnp.concatenate([means2d, conics, opacities[..., None], boxes], axis=-1), 0.0)
   depths = jnp.where(sound, depths[..., None], 0.0)
   padding = jnp.zeros((batch, n, layout.record - FEATURES - channels), jnp.float32)
   scaled = jnp.asarray([1, 1, -0.5 * _LOG2_E, -_LOG2_E, -0.5 * _LOG2_E, 1], jnp.float32) * lines[..., :6]
-  records = jnp.concatenate([scaled, depths, features, padding], axis=-1)
+  # Also the features: a turn's spare places look at splat 0, with weight 0, and 0 times what is not finite is not 0.
+  records = jnp.concatenate([scaled, depths, jnp.where(sound, features, 0.0), padding], axis=-1)
   return layout, lines.reshape(-1, LINE), depths.reshape(-1), records.reshape(batch * n, -1)
 
 
@@ -108,7 +112,9 @@ def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features
   lists = list_pairs(layout, lines, far)
   pictures, kept = composite(layout, lists, records, background, keep=keep)
   drawn = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
-  found = (*pictures, lists.wanted - drawn, lists.wanted)
+  # Only where room was missing: the kernels that count and fill may round differently, which is no overflow.
+  short = jnp.sum(lists.wanted.astype(jnp.float32)) > layout.capacity
+  found = (*pictures, jnp.where(short, lists.wanted - drawn, 0), lists.wanted)
   if not keep:
     return found
   parts = (*lists[:2], lists.starts[:-1], lists.starts[1:], *lists[3:-1], *kept)

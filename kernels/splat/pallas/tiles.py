@@ -4,8 +4,8 @@ Nothing but registers lies between a splat and its pixels: no shared memory, no 
 numbers are loaded by all threads at once from one sector; a few splats are worked on per turn, so that their loads overlap. A tile ends
 when all its pixels are opaque.
 
-The backward pass walks front to back too, with the same transmittances bit for bit, so that nothing but the picture is kept:
-with q_i = <cotangent, carried_i> and S_i = sum_{j > i} w_j q_j (the pixel's total less the running sum),
+The backward pass walks front to back too, with the same transmittances bit for bit: with q_i = <cotangent, carried_i> and
+S_i = sum_{j > i} w_j q_j (the pixel's total less the running sum),
 
     d loss / d alpha_i = T_i q_i - S_i / (1 - alpha_i),    g_i = alpha_i d loss / d alpha_i = d loss / d power_i
 
