@@ -78,6 +78,7 @@ def get_config():
   c.model.transport.balance = 0.0  # weight of unequal stress, as a loss
   c.model.transport.threshold = 1e-2  # of a solve: error of its marginals
   c.model.transport.max_iterations = 100  # of a solve; one that has not converged by then adds nothing, and is counted
+  c.model.transport.solver = "auto"  # of a solve: a kernel on GPUs, else OTT; or ott, pallas
 
   c.clips = ConfigDict()
   c.clips.clips = 1  # per step

@@ -4,10 +4,12 @@ from silky_kernels.backend import Backend, available_backends
 from silky_kernels.bin_tiles.api import TileBins, bin_tiles
 from silky_kernels.project.api import ProjectOutput, project
 from silky_kernels.rasterize.api import RasterOutput, rasterize_tiles
+from silky_kernels.sinkhorn.api import Potentials, sinkhorn
 from silky_kernels.splat.api import SplatOutput, splat
 
 __all__ = [
   "Backend",
+  "Potentials",
   "ProjectOutput",
   "RasterOutput",
   "SplatOutput",
@@ -16,5 +18,6 @@ __all__ = [
   "bin_tiles",
   "project",
   "rasterize_tiles",
+  "sinkhorn",
   "splat",
 ]

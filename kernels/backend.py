@@ -19,6 +19,7 @@ _BUILT: dict[str, tuple[Backend, ...]] = {
   "rasterize_tiles": ("xla",),
   "project": ("cpu", "xla"),
   "splat": ("cpu", "pallas", "xla"),
+  "sinkhorn": ("pallas",),
 }
 
 
@@ -66,19 +67,27 @@ def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> B
     raise ValueError(f"op: expected one of {sorted(_BUILT)}, got {op!r}")
   if backend is None:
     chosen, why = "xla", "the arguments are not float32"
-    if not exact:
-      chosen, why = available_backends(op)[0], "best available"
+    if not exact or "xla" not in _BUILT[op]:
+      chosen, why = _best(op), "best available"
       _warn_of_plain_jax(op, chosen)
   elif backend not in get_args(Backend):
     raise ValueError(f"backend: expected one of {get_args(Backend)} or None, got {backend!r}")
   elif reason := _why_not(op, backend):
     raise NotImplementedError(f"{op}: backend {backend!r} cannot run: {reason}; available: {available_backends(op)}")
-  elif exact and backend != "xla":
-    raise NotImplementedError(f"{op}: backend {backend!r} takes float32 alone; give float32, or backend='xla'")
   else:
     chosen, why = backend, "asked for"
+  if exact and chosen != "xla":
+    other = " or backend='xla'" if "xla" in _BUILT[op] else ""
+    raise NotImplementedError(f"{op}: backend {chosen!r} takes float32 alone; give float32{other}")
   _log_once(op, chosen, why)
   return chosen
+
+
+def _best(op: str) -> Backend:
+  if found := available_backends(op):
+    return found[0]
+  reasons = "; ".join(f"{backend}: {_why_not(op, backend)}" for backend in _BUILT[op])
+  raise NotImplementedError(f"{op}: no backend can run here: {reasons}")
 
 
 def _warn_of_plain_jax(op: str, chosen: str) -> None:

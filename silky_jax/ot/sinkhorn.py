@@ -1,4 +1,4 @@
-"""Sinkhorn divergences of weighted point clouds in GeomLoss's conventions, solved by OTT inside the compiled step.
+"""Sinkhorn divergences of weighted point clouds in GeomLoss's conventions, solved inside the compiled step: by OTT, or on a GPU by a kernel.
 
 S = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 with the cost |x - y|^2 / 2, entropy eps KL(P | a b^T), eps = blur^2, and, unbalanced, marginals
 held by rho KL, rho = reach^2: mass is rather lost than carried much further (Feydy et al. 2019; Sejourne et al. 2019).
@@ -10,19 +10,28 @@ are held constant: at the optimum it is flat in them (Danskin).
 Two things keep the iterations few. The solve of a pair starts where transport between Gaussians of the same moments would end, on top of
 the two clouds' own potentials: what is left to find is local, and local errors die fast. And unbalanced updates are over-relaxed by the
 factor that is best for their slowest error, the total mass (Lehmann et al. 2021, "A note on overrelaxation in the Sinkhorn algorithm").
+
+OTT's loops ask the host after every iteration whether there is another, which a GPU waits for. There small problems are solved by
+`silky_kernels.sinkhorn`: the same updates and the same end, a program per problem, all of them in one launch.
 """
 
-import math
-from typing import NamedTuple
+import functools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
+from silky_kernels import available_backends, sinkhorn
+from silky_kernels.sinkhorn.api import LARGEST, relaxation, tau_of
 
 from silky_jax.math import spd
 
-__all__ = ["Divergence", "divergence_of_costs", "gaussian_potentials", "sinkhorn_divergence", "square_costs"]
+__all__ = ["Divergence", "Reach", "Solver", "divergence_of_costs", "gaussian_potentials", "sinkhorn_divergence", "square_costs"]
+
+Reach = float | None | Sequence[float | None]  # of all pairs, or of each; None: balanced
+Solver = Literal["auto", "ott", "pallas"]
 
 _LEAST = 1e-12  # mass of padding: no weight is 0, and no logarithm infinite
 
@@ -35,55 +44,75 @@ class Divergence(NamedTuple):
 
 
 class _Solver(NamedTuple):
-  """Settings of all solves of one call. Python numbers: other values are another program."""
+  """Settings of the solves of p pairs. Python numbers."""
 
   epsilon: float
-  rho: float | None
+  rho: tuple[float | None, ...]  # of each pair
   threshold: float
   max_iterations: int
+  name: Solver
 
-  def potentials(self, cost, a, b, start, *, alike):
-    """Of one pair, and whether they are those of the optimum. `alike`: of a cloud with itself, where averaged updates of both potentials
-    at once converge faster."""
+  def solve(self, cost, a, b, start=None, *, alike=False):
+    """Potentials of all pairs; 0 and False where they were not found. `alike`: of clouds with themselves, where averaged updates of both
+    potentials at once converge faster."""
+    given = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
+    by = self._by_kernel if self._fits_kernel(cost) else self._by_ott
+    f, g, done = by(*map(lax.stop_gradient, (cost, a, b, *given)), alike)
+    done = done & jnp.isfinite(f).all(axis=1) & jnp.isfinite(g).all(axis=1)
+    f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
+    return f, g, done
+
+  def _fits_kernel(self, cost):
+    if self.name != "auto":
+      return self.name == "pallas"
+    return cost.dtype == jnp.float32 and max(cost.shape[1:]) <= LARGEST and bool(available_backends("sinkhorn"))
+
+  def _by_kernel(self, cost, a, b, f, g, alike):
+    settings = {"epsilon": self.epsilon, "rho": self.rho, "threshold": self.threshold, "max_iterations": self.max_iterations}
+    found = sinkhorn(cost, a, b, (f, g), **settings, alike=alike)
+    return found.f, found.g, found.converged
+
+  def _by_ott(self, cost, a, b, f, g, alike):
+    """A reach is part of OTT's program, so pairs are solved by reach."""
+    classes = sorted(set(self.rho), key=lambda rho: rho or 0.0)
+    rows = [[k for k, rho in enumerate(self.rho) if rho == kind] for kind in classes]
+    found = []
+    for own, rho in zip(rows, classes, strict=True):
+      arrays = (x if len(classes) == 1 else x[jnp.asarray(own)] for x in (cost, a, b, f, g))
+      found.append(jax.vmap(functools.partial(self._one_by_ott, rho=rho, alike=alike))(*arrays))
+    if len(classes) == 1:
+      return found[0]
+    back = jnp.argsort(jnp.asarray([k for own in rows for k in own]))
+    return tuple(jnp.concatenate(field)[back] for field in zip(*found, strict=True))
+
+  def _one_by_ott(self, cost, a, b, f, g, *, rho, alike):
     from ott.geometry import geometry
     from ott.problems.linear import linear_problem
-    from ott.solvers.linear import acceleration, sinkhorn
+    from ott.solvers.linear import acceleration
+    from ott.solvers.linear import sinkhorn as ott_sinkhorn
 
     shifted = cost - self.epsilon * (jnp.log(a)[:, None] + jnp.log(b)[None])
-    tau = 1.0 if self.rho is None else self.rho / (self.rho + self.epsilon)
-    # The total mass is wrong by tau^2 of itself after each iteration; over-relaxed as is best for that, by much less.
-    step = 0.5 if alike else 1.0 if self.rho is None else 2 / (1 + math.sqrt(1 - tau * tau))
-    solve = sinkhorn.Sinkhorn(
+    tau = tau_of(self.epsilon, rho)
+    solve = ott_sinkhorn.Sinkhorn(
       threshold=self.threshold,
       max_iterations=self.max_iterations,
       inner_iterations=1,
       parallel_dual_updates=alike,
-      momentum=acceleration.Momentum(start=0, value=step),
+      momentum=acceleration.Momentum(start=0, value=0.5 if alike else relaxation(tau)),
     )
     problem = linear_problem.LinearProblem(geometry.Geometry(cost_matrix=shifted, epsilon=self.epsilon), a=a, b=b, tau_a=tau, tau_b=tau)
-    out = solve(problem, init=start)
+    out = solve(problem, init=(f, g))
     return out.f, out.g, jnp.asarray(out.converged)
-
-  def solve(self, cost, a, b, start=None, *, alike=False):
-    """Potentials of all pairs; 0 and False where they were not found."""
-    given = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
-
-    def one(cost, a, b, f, g):
-      return self.potentials(cost, a, b, (f, g), alike=alike)
-
-    f, g, done = jax.vmap(one)(lax.stop_gradient(cost), a, b, *map(lax.stop_gradient, given))
-    done = done & jnp.isfinite(f).all(axis=1) & jnp.isfinite(g).all(axis=1)
-    f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
-    return f, g, done
 
   def value(self, cost, a, b, f, g):
     """The dual objective at given potentials. With those of the optimum, its gradient in the costs is that of the optimum (Danskin)."""
     plan = jnp.exp((f[:, :, None] + g[:, None] - cost) / self.epsilon) * a[:, :, None] * b[:, None]
     entropy = -self.epsilon * (jnp.sum(plan, axis=(1, 2)) - 1)
-    if self.rho is None:
-      return jnp.sum(a * f, axis=-1) + jnp.sum(b * g, axis=-1) + entropy
-    kept = jnp.sum(a * jnp.expm1(-f / self.rho), axis=-1) + jnp.sum(b * jnp.expm1(-g / self.rho), axis=-1)
-    return entropy - self.rho * kept
+    exact = jnp.asarray([rho is None for rho in self.rho])
+    rho = jnp.asarray([1.0 if rho is None else rho for rho in self.rho], cost.dtype)[:, None]
+    # Held marginals give in their potentials, others what their loss leaves of them. Potentials have no gradient, so neither has this.
+    kept = (jnp.where(exact[:, None], potential, -rho * jnp.expm1(-potential / rho)) for potential in (f, g))
+    return entropy + sum(jnp.sum(mass * potential, axis=-1) for mass, potential in zip((a, b), kept, strict=True))
 
 
 def sinkhorn_divergence(
@@ -93,9 +122,10 @@ def sinkhorn_divergence(
   b: Float[Array, "g k"],
   *,
   blur: float = 3.0,
-  reach: float | None = None,
+  reach: Reach = None,
   threshold: float = 1e-2,
   max_iterations: int = 500,
+  solver: Solver = "auto",
 ) -> Divergence:
   """Debiased entropic transport cost between pairs of clouds, all at once.
 
@@ -105,16 +135,23 @@ def sinkhorn_divergence(
     y: mm.
     b: likewise.
     blur: mm; the scale below which shapes are not told apart.
-    reach: mm, or None for balanced transport. A Python number: another value is another program.
+    reach: mm, or None for balanced transport; of all pairs, or a list with that of each. Python numbers: other values are another program.
     threshold: of the error of the marginals (L1), at which a solve has converged.
     max_iterations: after which it has not.
+    solver: "ott", "pallas" (NVIDIA GPUs, float32, at most 128 atoms), or "auto": the latter where it can run, which is many times faster
+      there.
 
   Returns:
     Divergence. Differentiable once in x and y; no loop is unrolled. What did not converge has value 0 and no gradient.
+
+  Raises:
+    ValueError: another number of reaches than of pairs, or too many atoms for the solver named.
+    NotImplementedError: "pallas" where it cannot run.
   """
   costs = square_costs(x, y), square_costs(x, x), square_costs(y, y)
   start = gaussian_potentials(x, a, y, b, blur=blur)
-  return divergence_of_costs(*costs, a, b, start, blur=blur, reach=reach, threshold=threshold, max_iterations=max_iterations)
+  settings = {"blur": blur, "reach": reach, "threshold": threshold, "max_iterations": max_iterations, "solver": solver}
+  return divergence_of_costs(*costs, a, b, start, **settings)
 
 
 def square_costs(x: Float[Array, "g m 3"], y: Float[Array, "g k 3"]) -> Float[Array, "g m k"]:
@@ -139,9 +176,10 @@ def divergence_of_costs(
   start: tuple[Float[Array, "g m"], Float[Array, "g k"]] | None = None,
   *,
   blur: float,
-  reach: float | None = None,
+  reach: Reach = None,
   threshold: float = 1e-2,
   max_iterations: int = 500,
+  solver: Solver = "auto",
 ) -> Divergence:
   """`sinkhorn_divergence` for costs that are given, between atoms of any kind.
 
@@ -153,21 +191,28 @@ def divergence_of_costs(
     b: likewise.
     start: a guess of the potentials without entropy, mm^2; no gradient. None: zeros.
     blur: see `sinkhorn_divergence`, as is the rest.
-    reach: mm or None.
+    reach: mm or None, or of each.
     threshold: of convergence.
     max_iterations: of one solve.
+    solver: likewise.
 
   Returns:
     Divergence. Differentiable once in the costs.
+
+  Raises:
+    ValueError, NotImplementedError: as `sinkhorn_divergence`.
   """
   a_mass, b_mass = _normalised(a), _normalised(b)
   some = (jnp.sum(a, axis=-1) > 0) & (jnp.sum(b, axis=-1) > 0)
-  solver = _Solver(blur**2, None if reach is None else reach**2, threshold, max_iterations)
-  of_x, of_y = _solve_within(solver, within_x, a_mass, within_y, b_mass)
+  reaches = reach if isinstance(reach, Sequence) else (reach,) * len(across)
+  if len(reaches) != len(across):
+    raise ValueError(f"reach: expected one number or None, or one of each of the {len(across)} pairs, got {len(reaches)}")
+  settled = _Solver(blur**2, tuple(None if own is None else own**2 for own in reaches), threshold, max_iterations, solver)
+  of_x, of_y = _solve_within(settled, within_x, a_mass, within_y, b_mass)
   guess = (0.0, 0.0) if start is None else start
-  between = solver.solve(across, a_mass, b_mass, (of_x[0] + guess[0], of_y[0] + guess[1]))
-  value = solver.value(across, a_mass, b_mass, *between[:2])
-  value -= 0.5 * solver.value(within_x, a_mass, a_mass, *of_x[:2]) + 0.5 * solver.value(within_y, b_mass, b_mass, *of_y[:2])
+  between = settled.solve(across, a_mass, b_mass, (of_x[0] + guess[0], of_y[0] + guess[1]))
+  value = settled.value(across, a_mass, b_mass, *between[:2])
+  value -= 0.5 * settled.value(within_x, a_mass, a_mass, *of_x[:2]) + 0.5 * settled.value(within_y, b_mass, b_mass, *of_y[:2])
   fine = between[2] & of_x[2] & of_y[2] & jnp.isfinite(value)
   return Divergence(jnp.where(fine & some, value, 0), fine | ~some)
 
@@ -177,7 +222,7 @@ def _solve_within(solver, within_x, a, within_y, b):
   if a.shape != b.shape:
     return tuple(solver.solve(cost, mass, mass, alike=True) for cost, mass in ((within_x, a), (within_y, b)))
   masses = jnp.concatenate([a, b])
-  both = solver.solve(jnp.concatenate([within_x, within_y]), masses, masses, alike=True)
+  both = solver._replace(rho=solver.rho * 2).solve(jnp.concatenate([within_x, within_y]), masses, masses, alike=True)
   return tuple(x[: len(a)] for x in both), tuple(x[len(a) :] for x in both)
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from silky_jax.math import safe, spd
 from silky_jax.ot import elasticity
 from silky_jax.ot.groups import Bodies, Grouping, sample
-from silky_jax.ot.sinkhorn import Divergence, divergence_of_costs, gaussian_potentials, square_costs
+from silky_jax.ot.sinkhorn import Divergence, Reach, Solver, divergence_of_costs, gaussian_potentials, square_costs
 
 __all__ = ["Elastic", "Places", "TransportConfig", "TransportResult", "new_elastic", "transport_term"]
 
@@ -51,6 +51,7 @@ class TransportConfig:
   balance: float = 0.0  # weight of E1, equal stress as a loss
   threshold: float = 1e-2  # of a solve
   max_iterations: int = 100
+  solver: Solver = "auto"  # or ott, pallas
 
 
 class Places(NamedTuple):
@@ -128,7 +129,7 @@ def transport_term(
   value = jnp.zeros(())
   if 1 in config.levels:
     clouds = _clouds(places, *sample(bodies, config.atoms, phase), config)
-    found = _within_groups(clouds, grouping, config)
+    found = _solved(clouds, [_reach(config, mobility) for mobility in grouping.mobility], config)
     unsolved.append(found)
     cost, solved = _mean_over_frames(found)
     sizes = _MM * bodies.sizes
@@ -163,15 +164,6 @@ def _reach(config: TransportConfig, mobility: str) -> float | None:
   return {"rigid": None, "semi": config.semi_reach, "mobile": config.mobile_reach}[mobility]
 
 
-def _within_groups(clouds: "_Clouds", grouping: Grouping, config: TransportConfig) -> Divergence:
-  """Level 1: [f, g]. A reach is part of the compiled program, so groups are solved by class of mobility."""
-  classes = sorted(set(grouping.mobility))
-  rows = [[k for k, mobility in enumerate(grouping.mobility) if mobility == kind] for kind in classes]
-  found = [_solved(clouds.of(jnp.asarray(own)), _reach(config, kind), config) for own, kind in zip(rows, classes, strict=True)]
-  back = jnp.argsort(jnp.asarray([k for own in rows for k in own]))
-  return Divergence(*(jnp.concatenate(field, axis=1)[:, back] for field in zip(*found, strict=True)))
-
-
 class _Clouds(NamedTuple):
   """Sampled members of groups and their anchors, mm, about the middle of each group's anchors, where float32 is at its best."""
 
@@ -179,10 +171,6 @@ class _Clouds(NamedTuple):
   anchors: Float[Array, "f g m 3"]
   masses: Float[Array, "f g m"]
   start: tuple[Float[Array, "f g m"], Float[Array, "f g m"]]  # of the potentials
-
-  def of(self, rows: Array) -> "_Clouds":
-    """Some of the groups."""
-    return jax.tree.map(lambda x: x[:, rows], self)
 
 
 def _clouds(places: Places, chosen: Array, there: Array, config: TransportConfig) -> _Clouds:
@@ -194,8 +182,8 @@ def _clouds(places: Places, chosen: Array, there: Array, config: TransportConfig
   return _Clouds(means, anchors, masses, start)
 
 
-def _solved(clouds: _Clouds, reach: float | None, config: TransportConfig) -> Divergence:
-  """[f, g]."""
+def _solved(clouds: _Clouds, reaches: list[float | None], config: TransportConfig) -> Divergence:
+  """[f, g], given the reach of each group."""
   frames, count = clouds.masses.shape[:2]
   means, anchors, masses, start = jax.tree.map(lambda x: x.reshape(frames * count, *x.shape[2:]), clouds)
   found = divergence_of_costs(
@@ -205,13 +193,14 @@ def _solved(clouds: _Clouds, reach: float | None, config: TransportConfig) -> Di
     masses,
     masses,
     start,
-    **_solver(config, reach),
+    **_solver(config, reaches * frames),
   )
   return jax.tree.map(lambda x: x.reshape(frames, count), found)
 
 
-def _solver(config: TransportConfig, reach: float | None) -> dict[str, Any]:
-  return {"blur": config.blur, "reach": reach, "threshold": config.threshold, "max_iterations": config.max_iterations}
+def _solver(config: TransportConfig, reach: Reach) -> dict[str, Any]:
+  names = ("blur", "threshold", "max_iterations", "solver")
+  return {"reach": reach, **{name: getattr(config, name) for name in names}}
 
 
 def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergence:
@@ -244,7 +233,7 @@ def _within_cells(places: Places, bodies: Bodies, cells: Bodies | None, stiffnes
   """Level 2: mean over landmark cells, balanced."""
   assert cells is not None
   chosen, there = sample(cells, max(1, config.atoms // 4), phase)
-  found = _solved(_clouds(places, chosen, there, config), None, config)
+  found = _solved(_clouds(places, chosen, there, config), [None] * len(chosen), config)
   held = stiffness[jnp.clip(bodies.groups[chosen[:, 0]], 0)]
   return jnp.mean(held * _mean_over_frames(found)[0] / (_MM * cells.sizes) ** 2), found
 
