@@ -19,6 +19,7 @@ _BUILT: dict[str, tuple[Backend, ...]] = {
   "rasterize_tiles": ("xla",),
   "project": ("cpu", "xla"),
   "splat": ("cpu", "pallas", "xla"),
+  "eigen3": ("pallas", "xla"),
   "sinkhorn": ("pallas",),
 }
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array
 
-__all__ = ["INTERPRET", "interpreted", "launch", "load", "store", "why_not"]
+__all__ = ["INTERPRET", "interpreted", "launch", "load", "merge_batches", "store", "why_not"]
 
 INTERPRET = "SILKY_PALLAS"
 _OLDEST = 8.0  # compute capability that Triton's code wants
@@ -87,6 +88,41 @@ def launch(
     name=name,
   )(*(array.reshape(-1) for array in inputs))
   return list(found)
+
+
+def merge_batches(
+  function: Callable[..., tuple[Array, ...]], one_by_one: Callable[[Sequence[bool]], bool] | None = None
+) -> Callable[..., tuple[Array, ...]]:
+  """A function of rows whose batches, however nested under vmap, are more rows.
+
+  Args:
+    function: of arrays [n, ...]; its results are [n, ...] too, and row by row.
+    one_by_one: given which arrays have a batch, says whether its members have to be done one after another.
+
+  Returns:
+    The same function.
+  """
+
+  @custom_vmap
+  def run(*arrays):
+    return tuple(function(*arrays))
+
+  @run.def_vmap
+  def _(size, batched, *arrays):
+    if one_by_one is not None and one_by_one(batched):
+      own = [array for array, every in zip(arrays, batched, strict=True) if every]
+      found = jax.lax.map(lambda given: run(*_mix(batched, given, arrays)), own)
+      return found, (True,) * len(found)
+    whole = [array if every else jnp.broadcast_to(array[None], (size, *array.shape)) for array, every in zip(arrays, batched, strict=True)]
+    found = run(*(array.reshape(-1, *array.shape[2:]) for array in whole))
+    return tuple(array.reshape(size, -1, *array.shape[1:]) for array in found), (True,) * len(found)
+
+  return run
+
+
+def _mix(batched, given, arrays):
+  given = iter(given)
+  return [next(given) if every else array for array, every in zip(arrays, batched, strict=True)]
 
 
 def load(reference: Any, at: Any, mask: Any = None) -> Array:

@@ -22,7 +22,7 @@ _APPS = _EVALUATION | {"tracking", "studio", "evaluation"}
 
 ALLOWED: dict[str, set[str]] = {
   "types": set(),
-  "math": set(),
+  "math": {"silky_kernels"},
   "config": set(),
   "progress": set(),
   "charts": set(),
@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
   "flame": _MESH,
   "gaussians": _MESH,
   "physics": _MESH | {"gaussians"},
-  "ot": _MESH | {"gaussians", "flame"},
+  "ot": _MESH | {"gaussians", "flame", "silky_kernels"},
   "render": _RENDER,
   "losses": _BASE,
   "nets": _BASE,

@@ -4,14 +4,14 @@ Potentials are kept in units of eps ln 2, so that all exponentials are of base 2
 the iteration before wanted: two passes over the costs per iteration.
 """
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jaxtyping import Array
-from silky_kernels.triton import interpreted, launch, load, store
+from silky_kernels.triton import interpreted, launch, load, merge_batches, store
 
 __all__ = ["solve"]
 
@@ -23,20 +23,11 @@ _SETTINGS = 3  # tau, relaxation, eps / rho
 def solve(costs, a, b, f, g, settings, epsilon: float, threshold: float, max_iterations: int, alike: bool) -> tuple[Array, Array, Array, Array]:
   """See `api.sinkhorn`; (f, g, error, iterations left). Problems of a batch, however nested under `vmap`, are one launch."""
 
-  @custom_vmap
-  def run(*arrays):
-    return _launch(arrays, epsilon, threshold, max_iterations, alike)
-
-  @run.def_vmap
-  def _(size, batched, *arrays):
-    whole = [x if every else jnp.broadcast_to(x[None], (size, *x.shape)) for x, every in zip(arrays, batched, strict=True)]
-    found = run(*(x.reshape(-1, *x.shape[2:]) for x in whole))
-    return tuple(x.reshape(size, -1, *x.shape[1:]) for x in found), (True,) * len(found)
-
-  return run(costs, a, b, f, g, settings)
+  settled = functools.partial(_launch, epsilon=epsilon, threshold=threshold, max_iterations=max_iterations, alike=alike)
+  return merge_batches(settled)(costs, a, b, f, g, settings)
 
 
-def _launch(arrays, epsilon, threshold, max_iterations, alike):
+def _launch(*arrays, epsilon, threshold, max_iterations, alike):
   problems, m, k = arrays[0].shape
   rows, columns = (max(16, 1 << (count - 1).bit_length()) for count in (m, k))
   unit = epsilon / _LOG2_E

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+from silky_kernels import eigen3
 
 __all__ = [
   "cholesky",
@@ -32,9 +33,7 @@ __all__ = [
   "symmetric",
 ]
 
-_SWEEPS = 6  # of Jacobi rotations: float64 is reached after four on 5,000 random matrices
 _ROUNDING = 4  # units in the last place of the largest eigenvalue
-_PAIRS = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 
 
 def symmetric(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
@@ -67,22 +66,7 @@ def eigen(matrix: Float[Array, "*b 3 3"]) -> tuple[Float[Array, "*b 3"], Float[A
 
 @jax.custom_jvp
 def _eigen(matrix):
-  return _jacobi(matrix)
-
-
-@jax.jit  # so that a call outside of any program compiles once
-def _jacobi(matrix):
-  entry = {(i, j): matrix[..., i, j] for i in range(3) for j in range(i, 3)}
-  one, zero = jnp.ones_like(matrix[..., 0, 0]), jnp.zeros_like(matrix[..., 0, 0])
-  vectors = [[one if i == j else zero for j in range(3)] for i in range(3)]
-  entry, vectors = lax.fori_loop(0, _SWEEPS, lambda _, state: _sweep(*state), (entry, vectors))
-  values, columns = [entry[i, i] for i in range(3)], [jnp.stack([row[i] for row in vectors], axis=-1) for i in range(3)]
-  for i, j in ((0, 1), (1, 2), (0, 1)):  # sorts three, with less to compile than a sort
-    swap = values[i] > values[j]
-    values[i], values[j] = jnp.where(swap, values[j], values[i]), jnp.where(swap, values[i], values[j])
-    apart = swap[..., None]
-    columns[i], columns[j] = jnp.where(apart, columns[j], columns[i]), jnp.where(apart, columns[i], columns[j])
-  return jnp.stack(values, axis=-1), jnp.stack(columns, axis=-1)
+  return eigen3(matrix)
 
 
 @_eigen.defjvp
@@ -91,31 +75,6 @@ def _no_second_derivative(primals, tangents):
     "silky_jax.math.symmetric3: eigen is not differentiable, and so logarithm, exponential, root and inverse_root are once only; "
     "wanted a first derivative of one of those"
   )
-
-
-def _sweep(entry: dict, vectors: list) -> tuple[dict, list]:
-  """One rotation in each of the three planes (p, q), which makes entry (p, q) zero; r is the third axis."""
-  at = lambda i, j: (min(i, j), max(i, j))
-  for p, q, r in _PAIRS:
-    off = entry[at(p, q)]
-    flat = off == 0
-    theta = 0.5 * (entry[q, q] - entry[p, p]) / jnp.where(flat, 1, off)
-    tangent = jnp.where(theta < 0, -1, 1) / (jnp.abs(theta) + jnp.sqrt(theta * theta + 1))
-    tangent = jnp.where(flat, 0, tangent)
-    cosine = lax.rsqrt(tangent * tangent + 1)
-    sine = tangent * cosine
-    rp, rq = entry[at(r, p)], entry[at(r, q)]
-    entry = entry | {
-      (p, p): entry[p, p] - tangent * off,
-      (q, q): entry[q, q] + tangent * off,
-      at(p, q): jnp.zeros_like(off),
-      at(r, p): cosine * rp - sine * rq,
-      at(r, q): sine * rp + cosine * rq,
-    }
-    vectors = [[*row] for row in vectors]
-    for row in vectors:
-      row[p], row[q] = cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]
-  return entry, vectors
 
 
 class _Function(NamedTuple):

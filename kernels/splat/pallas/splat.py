@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 from silky_kernels.splat.pallas.bins import Lists, list_pairs
 from silky_kernels.splat.pallas.layout import FEATURES, LINE, Layout
 from silky_kernels.splat.pallas.tiles import composite, composite_transposed
-from silky_kernels.triton import interpreted
+from silky_kernels.triton import interpreted, merge_batches
 
 __all__ = ["splat"]
 
@@ -58,30 +57,13 @@ _splat.defvjp(_forward, _backward)
 def _by_batch(settings, function):
   """`function(settings, *arrays)` of arrays [b, ...] whose batches, under vmap, become one longer batch."""
 
-  @custom_vmap
-  def run(*arrays):
-    return tuple(function(settings, *arrays))
-
-  @run.def_vmap
-  def _(size, batched, *arrays):
-    lists_are_shared = function is _pull and not batched[_PICTURES]
-    if lists_are_shared:  # one picture, many cotangents: its lists are numbered for it alone
-      found = jax.lax.map(lambda given: run(*_mix(batched, given, arrays)), [a for a, b in zip(arrays, batched, strict=True) if b])
-      return found, (True,) * len(found)
-    whole = [a if b else jnp.broadcast_to(a[None], (size, *a.shape)) for a, b in zip(arrays, batched, strict=True)]
-    found = run(*(a.reshape(-1, *a.shape[2:]) for a in whole))
-    return tuple(a.reshape(size, -1, *a.shape[1:]) for a in found), (True,) * len(found)
-
-  return run
+  # One picture, many cotangents: its lists are numbered for it alone.
+  shared = (lambda batched: not batched[_PICTURES]) if function is _pull else None
+  return merge_batches(functools.partial(function, settings), one_by_one=shared)
 
 
 _LOG2_E = 1.4426950408889634
 _PICTURES = 7  # place of the first picture among the arguments of `_pull`
-
-
-def _mix(batched, given, arrays):
-  given = iter(given)
-  return [next(given) if b else a for a, b in zip(arrays, batched, strict=True)]
 
 
 def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
