@@ -78,7 +78,7 @@ def choose(op: str, backend: Backend | None = None, *, exact: bool = False) -> B
   else:
     chosen, why = backend, "asked for"
   if exact and chosen != "xla":
-    other = " or backend='xla'" if "xla" in _BUILT[op] else ""
+    other = ", or backend='xla'" if "xla" in _BUILT[op] else ""
     raise NotImplementedError(f"{op}: backend {chosen!r} takes float32 alone; give float32{other}")
   _log_once(op, chosen, why)
   return chosen

@@ -8,9 +8,11 @@ is one term of many: by relative L2 (size), cosine (direction) and, where nothin
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
+import pytest
 
-__all__ = ["TOLERANCES", "Tolerance", "assert_gradients_close", "assert_pictures_close"]
+__all__ = ["TOLERANCES", "Tolerance", "assert_gradients_close", "assert_pictures_close", "sound_triton_kernels"]
 
 
 class Tolerance(NamedTuple):
@@ -61,3 +63,35 @@ def assert_gradients_close(actual, expected, tolerance: Tolerance, name: str = "
   if per_element:
     element = np.abs(actual - expected).max() / np.abs(expected).max()
     assert element <= tolerance.element, f"{name}: an element is off by {element:.3g} of the largest, more than {tolerance.element:g}"
+
+
+def sound_triton_kernels(function, *arrays):
+  """Names of the Triton kernels that a function is lowered to for a GPU, without one. Their code is read back and verified, which the
+  lowering itself does not."""
+  from jaxlib.mlir import ir
+  from jaxlib.triton import dialect
+
+  try:
+    lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("cuda",))
+  except RuntimeError as error:
+    if "No supported GPU devices" not in str(error):
+      raise
+    pytest.skip("this jax lowers for a GPU only where there is one")
+  found = []
+  for operation in _operations(lowered.compiler_ir().operation):
+    if operation.name == "stablehlo.custom_call" and "mhlo.backend_config" in operation.attributes:
+      config = ir.DictAttr(operation.attributes["mhlo.backend_config"])
+      context = ir.Context()
+      dialect.register_dialect(context)
+      with context:
+        assert ir.Module.parse(ir.StringAttr(config["ir"]).value_bytes).operation.verify()
+      found.append(ir.StringAttr(config["name"]).value)
+  return found
+
+
+def _operations(operation):
+  for region in operation.regions:
+    for block in region:
+      for inner in block:
+        yield inner.operation
+        yield from _operations(inner.operation)

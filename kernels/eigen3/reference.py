@@ -1,6 +1,5 @@
 """eigen3 as arithmetic on arrays of entries, for plain JAX and inside a kernel alike."""
 
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array

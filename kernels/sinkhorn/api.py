@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from silky_kernels.backend import Backend, choose
 
 __all__ = ["LARGEST", "Potentials", "relaxation", "sinkhorn", "tau_of"]
@@ -21,7 +21,7 @@ class Potentials(NamedTuple):
   f: Float[Array, "p m"]
   g: Float[Array, "p k"]
   converged: Bool[Array, "p"]
-  iterations: Float[Array, "p"]
+  iterations: Int[Array, "p"]
 
 
 def sinkhorn(
@@ -74,8 +74,9 @@ def sinkhorn(
   choose("sinkhorn", backend, exact=any(array.dtype != jnp.float32 for array in arrays))
   from silky_kernels.sinkhorn.pallas import solve  # pulls Pallas in: only when somebody uses it
 
-  taus = [tau_of(epsilon, of) for of in rho]
-  settings = jnp.asarray([(tau, 0.5 if alike else relaxation(tau), 0.0 if of is None else epsilon / of) for tau, of in zip(taus, rho, strict=True)])
+  steps = [0.5 if alike else relaxation(tau_of(epsilon, own)) for own in rho]
+  losses = [0.0 if own is None else epsilon / own for own in rho]
+  settings = jnp.asarray([[tau_of(epsilon, own) for own in rho], steps, losses], jnp.float32).T
   f, g, error, left = solve(*map(lax.stop_gradient, (*arrays, settings)), epsilon, threshold, max_iterations, alike)
   return Potentials(f, g, error < threshold, max_iterations - left)
 

@@ -20,7 +20,7 @@ _NOTHING = -1e30  # logarithm of no mass
 _SETTINGS = 3  # tau, relaxation, eps / rho
 
 
-def solve(costs, a, b, f, g, settings, epsilon: float, threshold: float, max_iterations: int, alike: bool) -> tuple[Array, Array, Array, Array]:
+def solve(costs, a, b, f, g, settings, epsilon: float, threshold: float, max_iterations: int, alike: bool) -> tuple[Array, ...]:
   """See `api.sinkhorn`; (f, g, error, iterations left). Problems of a batch, however nested under `vmap`, are one launch."""
 
   settled = functools.partial(_launch, epsilon=epsilon, threshold=threshold, max_iterations=max_iterations, alike=alike)
@@ -80,6 +80,6 @@ def _launch(*arrays, epsilon, threshold, max_iterations, alike):
     store(outputs[3], problem, left)
 
   sizes = [(problems * m, jnp.float32), (problems * k, jnp.float32), (problems, jnp.float32), (problems, jnp.int32)]
-  warps = max(1, min(8, rows * columns // 1024))
+  warps = 4 if rows * columns <= 2048 else 8
   f, g, error, left = launch(kernel, (problems,), sizes, arrays, warps=warps, interpret=interpreted(), name="silky_sinkhorn")
   return f.reshape(problems, m), g.reshape(problems, k), error, left

@@ -1,4 +1,4 @@
-"""Sinkhorn divergences of weighted point clouds in GeomLoss's conventions, solved inside the compiled step: by OTT, or on a GPU by a kernel.
+"""Sinkhorn divergences of weighted point clouds in GeomLoss's conventions, solved inside the compiled step by OTT, on a GPU by a kernel.
 
 S = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2 with the cost |x - y|^2 / 2, entropy eps KL(P | a b^T), eps = blur^2, and, unbalanced, marginals
 held by rho KL, rho = reach^2: mass is rather lost than carried much further (Feydy et al. 2019; Sejourne et al. 2019).
@@ -57,7 +57,7 @@ class _Solver(NamedTuple):
     potentials at once converge faster."""
     given = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
     by = self._by_kernel if self._fits_kernel(cost) else self._by_ott
-    f, g, done = by(*map(lax.stop_gradient, (cost, a, b, *given)), alike)
+    f, g, done = by(lax.stop_gradient(cost), a, b, *map(lax.stop_gradient, given), alike)
     done = done & jnp.isfinite(f).all(axis=1) & jnp.isfinite(g).all(axis=1)
     f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
     return f, g, done

@@ -16,7 +16,7 @@ from silky_kernels.splat.pallas import splat as pallas_splat
 from silky_kernels.splat.pallas.bins import list_pairs
 from silky_kernels.splat.pallas.layout import TILE
 
-from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close
+from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close, sound_triton_kernels
 
 NAMES = ("means2d", "radii", "depths", "conics", "opacities", "features", "background")
 SMOKE = ARG_SPECS["smoke"]
@@ -206,10 +206,6 @@ def test_shards_equal_a_loop():
 
 
 def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch):
-  """Every kernel's code is read back and verified: the lowering itself does not."""
-  from jaxlib.mlir import ir
-  from jaxlib.triton import dialect
-
   monkeypatch.delenv(triton.INTERPRET)
   arrays = [a[None] for a in _arrays(SMOKE)]
 
@@ -217,28 +213,5 @@ def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch):
     made, pull = jax.vjp(lambda *a: pallas_splat._splat((SMOKE.width, SMOKE.height, 4096, False), *a)[:3], *arrays)
     return pull(made)
 
-  try:
-    lowered = jax.jit(both).trace(*arrays).lower(lowering_platforms=("cuda",))
-  except RuntimeError as error:
-    if "No supported GPU devices" not in str(error):
-      raise
-    pytest.skip("this jax lowers for a GPU only where there is one")
-  found = []
-  for operation in _operations(lowered.compiler_ir().operation):
-    if operation.name == "stablehlo.custom_call" and "mhlo.backend_config" in operation.attributes:
-      config = ir.DictAttr(operation.attributes["mhlo.backend_config"])
-      context = ir.Context()
-      dialect.register_dialect(context)
-      with context:
-        assert ir.Module.parse(ir.StringAttr(config["ir"]).value_bytes).operation.verify()
-      found.append(ir.StringAttr(config["name"]).value)
   names = ("count", "expand", "starts", "composite", "composite_transposed", "reduce")
-  assert found == [f"silky_{name}" for name in names]
-
-
-def _operations(operation):
-  for region in operation.regions:
-    for block in region:
-      for inner in block:
-        yield inner.operation
-        yield from _operations(inner.operation)
+  assert sound_triton_kernels(both, *arrays) == [f"silky_{name}" for name in names]
