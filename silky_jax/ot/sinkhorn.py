@@ -55,9 +55,9 @@ class _Solver(NamedTuple):
   def solve(self, cost, a, b, start=None, *, alike=False):
     """Potentials of all pairs; 0 and False where they were not found. `alike`: of clouds with themselves, where averaged updates of both
     potentials at once converge faster."""
-    given = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else start
+    f, g = (jnp.zeros_like(a), jnp.zeros_like(b)) if start is None else map(lax.stop_gradient, start)
     by = self._by_kernel if self._fits_kernel(cost) else self._by_ott
-    f, g, done = by(lax.stop_gradient(cost), a, b, *map(lax.stop_gradient, given), alike)
+    f, g, done = by(lax.stop_gradient(cost), a, b, f, g, alike)
     done = done & jnp.isfinite(f).all(axis=1) & jnp.isfinite(g).all(axis=1)
     f, g = (jnp.where(done[:, None], lax.stop_gradient(potential), 0) for potential in (f, g))
     return f, g, done
