@@ -3,6 +3,7 @@
 mlp     (the default) residual network; LPIPS, physics and transport in the second half
 coarse  no network: mesh-bound Gaussians alone, the baseline that the network must beat; nothing in it moves, so no physics and no transport
 demo    what `run.py demo` trains on two CPU cores
+full    the whole recipe for a GPU: `mlp` with windows of six frames and LPIPS by VGG, in the rounded products of such a machine
 paper   the settings of the released code, on our model: its losses, network, rates and background, and the two terms that its README
         names at the weights it names. The released run is 30000 steps of five frames with LPIPS by VGG: for a GPU
 """
@@ -53,10 +54,15 @@ def get_config(variant="mlp"):
     c.losses.regularizers.transport.weight = 0.0
   elif variant == "demo":
     c.steps = 2500
+  elif variant == "full":
+    c.steps = 30000
+    c.clips.length = 6
+    c.losses.perceptual_net, c.losses.perceptual_precision = "vgg16", "tf32"
+    c.loop.log_every, c.loop.sample_every, c.loop.checkpoint_every, c.loop.shares_every = 100, 2500, 2500, 10000
   elif variant == "paper":
     _paper(c)
   else:
-    raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'demo', 'paper'))}")
+    raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'demo', 'full', 'paper'))}")
   return c
 
 

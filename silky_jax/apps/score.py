@@ -18,11 +18,12 @@ from silky_jax.config import UserError, output_folder
 from silky_jax.data.clips import Sequence
 from silky_jax.evaluation import follow, protocol, views
 from silky_jax.evaluation.playback import driving
+from silky_jax.evaluation.scores import Perceptual
 from silky_jax.losses import perceptual
 from silky_jax.math.rotation import matrix_from_axis_angle
 from silky_jax.tracking.landmarks import detect
 
-__all__ = ["VIEW_SIZE", "evaluate", "load_heldout", "peak_memory_bytes", "write_metrics"]
+__all__ = ["VIEW_SIZE", "evaluate", "load_heldout", "lpips_networks", "peak_memory_bytes", "write_metrics"]
 
 VIEW_SIZE = 320  # px, side of the six views
 
@@ -54,7 +55,7 @@ def evaluate(
   config = config or protocol.EvalConfig()
   folder = output_folder(Path(output_dir) / "evaluation")
   seen = lambda frames: player.render(player.own(frames))
-  found = protocol.evaluate(seen, sequence, player.background, lpips=_lpips(), config=config, say=say)
+  found = protocol.evaluate(seen, sequence, player.background, lpips=lpips_networks(), config=config, say=say)
   curves = _follow(found, sequence, config)
   moment = resting(sequence)
   where = stance(player, sequence, moment)
@@ -73,7 +74,7 @@ def evaluate(
   return metrics
 
 
-def _lpips() -> dict[str, Any]:
+def lpips_networks() -> dict[str, Perceptual]:
   """LPIPS with both nets, jitted, weights as arguments."""
   compiled = jax.jit(perceptual.lpips)
   nets = {"alex": jax.device_put(perceptual.load("alexnet")), "vgg": jax.device_put(perceptual.load("vgg16"))}
