@@ -151,8 +151,9 @@ def test_lists_of_many_segments():
 
 
 @pytest.mark.slow
-def test_more_channels_than_one_program_takes():
-  _assert_like_plain_jax(_arrays(spec := ArgSpec(n=60, width=24, height=16, tile=8, channels=33, ci=True)), spec)
+@pytest.mark.parametrize("channels", [9, 33])  # a vector that is not full; several programs, the last of which has one channel
+def test_more_channels_than_are_done_one_by_one(channels):
+  _assert_like_plain_jax(_arrays(spec := ArgSpec(n=60, width=24, height=16, tile=8, channels=channels, ci=True)), spec)
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ __all__ = ["FEATURES", "LINE", "TILE", "Layout", "Splat", "load_splat"]
 TILE = 8  # px; a tile is one warp, two pixels a thread
 LINE = 8  # numbers per splat that lists are made from: `Splat`
 FEATURES = 7  # numbers per splat before its features: mean, conic in powers of two, opacity, depth
-_CHANNELS = 16  # of one program; more are done by further ones
+_FEW = 8  # channels that are handled one by one (shades.py)
+_MOST = 16  # channels of one program; more are done by further ones
 
 
 class Layout(NamedTuple):
@@ -36,13 +37,19 @@ class Layout(NamedTuple):
     return self.columns * -(-self.height // TILE)
 
   @property
+  def many(self) -> bool:
+    """Whether the channels of a program are one vector."""
+    return self.channels > _FEW
+
+  @property
   def groups(self) -> int:
     """Programs that share a tile, each with some of the channels."""
-    return -(-self.channels // _CHANNELS)
+    return -(-self.channels // self.group_channels)
 
   @property
   def group_channels(self) -> int:
-    return -(-self.channels // self.groups)
+    """Of one program; where they are a vector a power of two, and the last group's may be short."""
+    return min(_MOST, 1 << (self.channels - 1).bit_length()) if self.many else self.channels
 
   @property
   def record(self) -> int:
@@ -52,7 +59,7 @@ class Layout(NamedTuple):
   @property
   def segment(self) -> int:
     """Pairs of a tile's list that one program of the backward pass walks."""
-    return 64 if self.group_channels <= 8 else 128
+    return 128 if self.many else 64
 
   @property
   def segments(self) -> int:
@@ -60,9 +67,14 @@ class Layout(NamedTuple):
     return self.capacity // self.segment + self.batch * self.tiles
 
   @property
+  def first_feature(self) -> int:
+    """Place of the channels in a row."""
+    return 8 if self.many else 7
+
+  @property
   def row(self) -> int:
     """Numbers per pair in the backward pass: six moments, depth, channels; a multiple of 16 bytes."""
-    return -(-(7 + self.group_channels) // 4) * 4
+    return -(-(self.first_feature + self.group_channels) // 4) * 4
 
   def largest(self) -> dict[str, int]:
     """Numbers in the arrays that an index could be too short for."""

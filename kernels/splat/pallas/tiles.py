@@ -26,12 +26,13 @@ from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, STOP_TRANSMITTANCE
 from silky_kernels.splat.pallas.bins import Lists, bisect
 from silky_kernels.splat.pallas.layout import FEATURES, TILE, Layout
+from silky_kernels.splat.pallas.shades import Few, Many, shades_of
 from silky_kernels.triton import launch, load, store
 
 __all__ = ["composite", "composite_transposed"]
 
 _FORWARD_TURN, _BACKWARD_TURN = 4, 2  # splats per turn of the loop
-_FETCHED = 8  # channels that are loaded a turn ahead
+_LATE_MANY = True  # many channels are not loaded a turn ahead: they would fill the registers while they wait
 _CLEARED = 8  # rows at once, of pairs behind the last that is seen
 _REDUCE_NUMBERS, _REDUCE_ROWS = 4096, 8  # of a program of `_reduce`: numbers at once, rows per splat at once
 
@@ -112,32 +113,21 @@ def _walk(
   return at, carry
 
 
-def _channels(layout: Layout, group: Array) -> list[tuple[Array, Array | None]]:
-  """Number of each channel of a group, and whether there is such a channel (None: surely)."""
-  ragged = layout.groups * layout.group_channels > layout.channels
-  numbers = [group * layout.group_channels + k for k in range(layout.group_channels)]
-  return [(number, number < layout.channels if ragged else None) for number in numbers]
-
-
 def _open(transmittance: Float[Array, "64"]) -> Array:
   """Whether any pixel still lets light through."""
   return jnp.max(transmittance) > STOP_TRANSMITTANCE
 
 
-def _fetcher(layout: Layout, records: Any, channels: list[tuple[Array, Array | None]]) -> tuple[Callable, Callable]:
-  """splat -> its line, depth, features: scalars, the same for all threads. The second function turns what the first fetched into them."""
-
-  def shades(splat: Array) -> Numbers:
-    return tuple(load(records, splat * layout.record + FEATURES + number, there) for number, there in channels)
+def _fetcher(layout: Layout, records: Any, shades: Few | Many) -> tuple[Callable, Callable]:
+  """splat -> its line, depth, features: the same for all threads. The second function turns what the first fetched into them."""
 
   def fetch(splat: Array) -> tuple[Numbers, Array, Any]:
     line = tuple(load(records, splat * layout.record + k) for k in range(FEATURES))
-    # More features than this would fill the registers while they wait.
-    return line[:-1], line[-1], shades(splat) if len(channels) <= _FETCHED else splat
+    return line[:-1], line[-1], splat if _LATE_MANY and layout.many else shades.fetch(records, splat)
 
   def finish(numbers: tuple[Numbers, Array, Any]) -> tuple[Numbers, Array, Numbers]:
     line, depth, rest = numbers
-    return line, depth, rest if len(channels) <= _FETCHED else shades(rest)
+    return line, depth, shades.fetch(records, rest) if _LATE_MANY and layout.many else rest
 
   return fetch, finish
 
@@ -157,35 +147,33 @@ def composite(
   def kernel(*references: Any) -> None:
     splats, starts, segments, records, background, image, alpha, depth, *kept = references
     tile, group = pl.program_id(0), pl.program_id(1)
-    pixels, channels = _pixels(layout, tile), _channels(layout, group)
+    pixels, shades = _pixels(layout, tile), shades_of(layout, group)
     first, end = load(starts, tile), load(starts, tile + 1)
     segment = load(segments, jnp.maximum(tile - 1, 0), tile > 0)
 
-    fetch, finish = _fetcher(layout, records, channels)
+    fetch, finish = _fetcher(layout, records, shades)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, total, far, *colors = carry
-      line, distance, shades = finish(fetched)
+      line, distance, shade = finish(fetched)
       met = _meet(pixels, line, live, before)
-      colors = [color + met.weight * shade for color, shade in zip(colors, shades, strict=True)]
-      return met.after, total + met.weight, far + met.weight * distance, *colors
+      return met.after, total + met.weight, far + met.weight * distance, *shades.add(tuple(colors), met.weight, shade)
 
     def begin(at: Array, carry: tuple) -> None:
       done = at - first
 
       @pl.when(done % layout.segment == 0)
       def _() -> None:
-        place = ((group * layout.segments + segment + done // layout.segment) * kinds) * TILE**2 + pixels.local
-        for kind, values in enumerate(carry):
-          store(kept[1], place + kind * TILE**2, values)
+        place = ((group * layout.segments + segment + done // layout.segment) * kinds) * TILE**2
+        for kind, values in enumerate(carry[:3]):
+          store(kept[1], place + kind * TILE**2 + pixels.local, values)
+        shades.note(kept[1], place + 3 * TILE**2, pixels.local, carry[3:])
 
     none = jnp.zeros(TILE**2, jnp.float32)
-    start = (pixels.inside.astype(jnp.float32), none, none, *(none,) * len(channels))
+    start = (pixels.inside.astype(jnp.float32), none, none, *shades.none())
     stop, (_, total, far, *colors) = _walk(first, end, _FORWARD_TURN, splats, fetch, use, start, begin if keep else None)
-    for color, (number, there) in zip(colors, channels, strict=True):
-      behind = load(background, pixels.picture * layout.channels + number, there)
-      shown = pixels.inside if there is None else pixels.inside & there
-      store(image, pixels.at * layout.channels + number, color + (1.0 - total) * behind, shown)
+    colors = shades.add(tuple(colors), 1.0 - total, shades.behind(background, pixels.picture))
+    shades.paint(image, pixels.at, pixels.inside, colors)
     once = pixels.inside & (group == 0)
     store(alpha, pixels.at, total, once)
     store(depth, pixels.at, far, once)
@@ -221,14 +209,14 @@ def composite_transposed(
   rows = _rows(layout, lists, records, background, pictures, kept, cotangents)
   sums = _reduce(layout, lists, rows)
   moments, to_depth = jnp.sum(sums[:, :, :6], axis=0), sums[0, :, 6]
-  to_features = jnp.moveaxis(sums[:, :, 7 : 7 + layout.group_channels], 0, 1)
+  to_features = jnp.moveaxis(sums[:, :, layout.first_feature : layout.first_feature + layout.group_channels], 0, 1)
   return moments, to_depth, to_features.reshape(sums.shape[1], -1)[:, : layout.channels]
 
 
 def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Float[Array, "x"]:
   """Per group and slot the sums of one splat over one tile: six moments, depth, channels. One program per segment of a tile's list."""
-  numbers, kinds, every = 7 + layout.group_channels, 3 + layout.group_channels, layout.batch * layout.tiles
-  lanes = 1 << (numbers - 1).bit_length()
+  kinds, every = 3 + layout.group_channels, layout.batch * layout.tiles
+  lanes = 1 << (layout.row - 1).bit_length()
 
   def kernel(*references: Any) -> None:
     splats, slots, starts, segments, records, background, image, alpha, depth, stops, states, *cotangents, rows = references
@@ -236,46 +224,38 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
     tile = bisect(segments, number, every)
     real = tile < every
     tile = jnp.minimum(tile, every - 1)
-    pixels, channels = _pixels(layout, tile), _channels(layout, group)
+    pixels, shades = _pixels(layout, tile), shades_of(layout, group)
     first = load(starts, tile) + (number - load(segments, jnp.maximum(tile - 1, 0), tile > 0)) * layout.segment
     end = jnp.where(real, jnp.minimum(first + layout.segment, load(starts, tile + 1)), first)
     reached = real & (first < load(stops, tile))
     once = reached & pixels.inside & (group == 0)  # alpha and depth count once
-    before, total, far, *sums = [
-      load(states, ((group * layout.segments + number) * kinds + kind) * TILE**2 + pixels.local, reached & (pixels.local >= 0))
-      for kind in range(kinds)
-    ]
+    place = ((group * layout.segments + number) * kinds) * TILE**2
+    before, total, far = (load(states, place + kind * TILE**2 + pixels.local, reached & (pixels.local >= 0)) for kind in range(3))
+    sums = shades.recall(states, place + 3 * TILE**2, pixels.local, reached & (pixels.local >= 0))
     to_image, to_alpha, to_depth = cotangents
     to_far, along_alpha = load(to_depth, pixels.at, once), load(to_alpha, pixels.at, once)
     left = along_alpha * (load(alpha, pixels.at, once) - total) + to_far * (load(depth, pixels.at, once) - far)
-    whole = load(alpha, pixels.at, pixels.inside)
-    to_colors = []
-    for (channel, there), sum_ in zip(channels, sums, strict=True):
-      at, shown = pixels.at * layout.channels + channel, pixels.inside if there is None else pixels.inside & there
-      behind = load(background, pixels.picture * layout.channels + channel, there)
-      to_color = load(to_image, at, shown & reached)
-      left = left + to_color * (load(image, at, shown) - (1.0 - whole) * behind - sum_ - (whole - total) * behind)
-      along_alpha = along_alpha - to_color * behind
-      to_colors.append(to_color)
+    to_colors = shades.pixels(to_image, pixels.at, pixels.inside & reached)
+    behind = shades.behind(background, pixels.picture)
+    # What is left of a pixel's colour: image - (1 - whole) background - sum - (whole - total) background.
+    rest = shades.add(shades.pixels(image, pixels.at, pixels.inside), total - 1.0, behind)
+    for to_color, part, sum_ in zip(to_colors, rest, sums, strict=True):
+      both = to_color * (part - sum_)
+      left = left + (jnp.sum(both, axis=1) if layout.many else both)
+    along_alpha = along_alpha - shades.along(to_colors, behind)
 
-    lane = lax.iota(jnp.int32, lanes)
-
-    fetch, finish = _fetcher(layout, records, channels)
+    fetch, finish = _fetcher(layout, records, shades)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, left = carry
-      line, distance, shades = finish(fetched)
+      line, distance, shade = finish(fetched)
       met = _meet(pixels, line, live, before)
-      along = along_alpha + to_far * distance
-      for shade, to_color in zip(shades, to_colors, strict=True):
-        along = along + to_color * shade
+      along = along_alpha + to_far * distance + shades.along(to_colors, shade)
       left = left - met.weight * along
       g = met.alpha * (before * along - left / (1.0 - met.alpha))
       g = jnp.where((met.weight > 0) & (met.raw <= LARGEST_ALPHA), g, 0.0)
-      row = jnp.zeros(lanes, jnp.float32)
-      for k, value in enumerate(_sums(met, g, [to_far, *to_colors])):
-        row = jnp.where(lane == k, value, row)
-      store(rows, (group * layout.capacity + load(slots, at, live)) * layout.row + lane, row, live & (lane < numbers))
+      moments = [*_moments(met, g), jnp.sum(met.weight * to_far)]
+      shades.write_row(rows, (group * layout.capacity + load(slots, at, live)) * layout.row, live, moments, met.weight, to_colors)
       return met.after, left
 
     stop, _ = _walk(first, end, _BACKWARD_TURN, splats, fetch, use, (before, left))
@@ -283,7 +263,7 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
     def clear(at: Array) -> Array:
       places = at + lax.broadcasted_iota(jnp.int32, (_CLEARED, 1), 0)
       row = (group * layout.capacity + load(slots, places, places < end)) * layout.row + lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-      here = (places < end) & (lax.broadcasted_iota(jnp.int32, (1, lanes), 1) < numbers)
+      here = (places < end) & (lax.broadcasted_iota(jnp.int32, (1, lanes), 1) < layout.row)
       store(rows, row, jnp.zeros((_CLEARED, lanes), jnp.float32), here)
       return at + _CLEARED
 
@@ -295,11 +275,10 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
   return launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite_transposed")[0]
 
 
-def _sums(met: _Meeting, g: Float[Array, "64"], cotangents: list[Float[Array, "64"]]) -> list[Array]:
-  """Over the tile: g, g dx, g dy, g dx^2, g dx dy, g dy^2, and weight times each cotangent."""
+def _moments(met: _Meeting, g: Float[Array, "64"]) -> list[Array]:
+  """Over the tile: g, g dx, g dy, g dx^2, g dx dy, g dy^2."""
   x, y = g * met.dx, g * met.dy
-  values = [g, x, y, x * met.dx, x * met.dy, y * met.dy, *(met.weight * cotangent for cotangent in cotangents)]
-  return [jnp.sum(value) for value in values]
+  return [jnp.sum(value) for value in (g, x, y, x * met.dx, x * met.dy, y * met.dy)]
 
 
 def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"]) -> Float[Array, "g m r"]:
