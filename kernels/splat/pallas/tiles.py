@@ -32,7 +32,6 @@ from silky_kernels.triton import launch, load, store
 __all__ = ["composite", "composite_transposed"]
 
 _FORWARD_TURN, _BACKWARD_TURN = 4, 2  # splats per turn of the loop
-_LATE_MANY = True  # many channels are not loaded a turn ahead: they would fill the registers while they wait
 _CLEARED = 8  # rows at once, of pairs behind the last that is seen
 _REDUCE_NUMBERS, _REDUCE_ROWS = 4096, 8  # of a program of `_reduce`: numbers at once, rows per splat at once
 
@@ -118,18 +117,14 @@ def _open(transmittance: Float[Array, "64"]) -> Array:
   return jnp.max(transmittance) > STOP_TRANSMITTANCE
 
 
-def _fetcher(layout: Layout, records: Any, shades: Few | Many) -> tuple[Callable, Callable]:
-  """splat -> its line, depth, features: the same for all threads. The second function turns what the first fetched into them."""
+def _fetcher(layout: Layout, records: Any, shades: Few | Many) -> Callable[[Array], tuple[Numbers, Array, Numbers]]:
+  """splat -> its line, depth, features: the same for all threads."""
 
-  def fetch(splat: Array) -> tuple[Numbers, Array, Any]:
+  def fetch(splat: Array) -> tuple[Numbers, Array, Numbers]:
     line = tuple(load(records, splat * layout.record + k) for k in range(FEATURES))
-    return line[:-1], line[-1], splat if _LATE_MANY and layout.many else shades.fetch(records, splat)
+    return line[:-1], line[-1], shades.fetch(records, splat)
 
-  def finish(numbers: tuple[Numbers, Array, Any]) -> tuple[Numbers, Array, Numbers]:
-    line, depth, rest = numbers
-    return line, depth, shades.fetch(records, rest) if _LATE_MANY and layout.many else rest
-
-  return fetch, finish
+  return fetch
 
 
 def composite(
@@ -151,11 +146,11 @@ def composite(
     first, end = load(starts, tile), load(starts, tile + 1)
     segment = load(segments, jnp.maximum(tile - 1, 0), tile > 0)
 
-    fetch, finish = _fetcher(layout, records, shades)
+    fetch = _fetcher(layout, records, shades)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, total, far, *colors = carry
-      line, distance, shade = finish(fetched)
+      line, distance, shade = fetched
       met = _meet(pixels, line, live, before)
       return met.after, total + met.weight, far + met.weight * distance, *shades.add(tuple(colors), met.weight, shade)
 
@@ -244,11 +239,11 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
       left = left + (jnp.sum(both, axis=1) if layout.many else both)
     along_alpha = along_alpha - shades.along(to_colors, behind)
 
-    fetch, finish = _fetcher(layout, records, shades)
+    fetch = _fetcher(layout, records, shades)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
       before, left = carry
-      line, distance, shade = finish(fetched)
+      line, distance, shade = fetched
       met = _meet(pixels, line, live, before)
       along = along_alpha + to_far * distance + shades.along(to_colors, shade)
       left = left - met.weight * along
