@@ -20,7 +20,7 @@ from silky_jax.gaussians.covariance import covariance_from_axes
 from silky_jax.render.pipeline import RenderConfig, render
 from silky_jax.types import Camera, Gaussians
 
-_CASES = flags.DEFINE_list("cases", ["14k", "200k"], "which scenes")
+_SCENES = flags.DEFINE_list("scenes", ["14k", "200k"], "Of bench_gsplat.")
 _JSON = flags.DEFINE_string("json", "experiments/results/gradient_judge.json", "Where the figures go.")
 _NAMES = ("means", "quaternions", "deviations", "opacities", "colours")
 _CAPACITY = 6_000_000
@@ -87,7 +87,7 @@ def main(_: list[str]) -> None:
     raise SystemExit("gradient_judge: our compiled CPU renderer is what is judged; say JAX_PLATFORMS=cpu")
   jax.config.update("jax_enable_x64", True)
   rows = []
-  for name in _CASES.value:
+  for name in _SCENES.value:
     rows.append(_row(name))
     print(rows[-1], flush=True)
   write_record(_JSON.value, {"rows": rows}, command="python -m experiments.gradient_judge", packages=("jax", "jaxlib", "numpy"))
