@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
-SLOW_FLAGS ?= --durations=30
+SLOW_FLAGS ?= -n 2 --dist loadfile --durations=30
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { command -v $$p; break; }; done)

@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger("silky_kernels")
 _BUILT: dict[str, tuple[Backend, ...]] = {
   "bin_tiles": ("xla",),
   "rasterize_tiles": ("xla",),
-  "project": ("cpu", "xla"),
+  "project": ("cpu", "pallas", "xla"),
   "splat": ("cpu", "pallas", "xla"),
   "eigen3": ("pallas", "xla"),
   "sinkhorn": ("pallas",),

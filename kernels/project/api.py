@@ -56,7 +56,7 @@ def project(
     height: px.
     near: metres.
     low_pass: px^2 added to the diagonal of the 2D covariance: no splat is narrower than a pixel.
-    backend: "cpu" (C++, float32), "xla", or None for the best available.
+    backend: "cpu" (C++, float32), "pallas" (NVIDIA GPUs, float32), "xla", or None for the best available.
 
   Returns:
     ProjectOutput. Reverse-mode differentiable in means, covariances, opacities and the camera ("xla" in every mode and order), through
@@ -71,6 +71,11 @@ def project(
       raise ValueError(f"{name}: expected at least 1, got {value}")
   arrays = (means, covariances, opacities, features, world_to_camera, intrinsics)
   chosen = choose("project", backend, exact=any(a.dtype != jnp.float32 for a in arrays))
-  made = (cpu if chosen == "cpu" else reference).project(*arrays, width, height, near, low_pass)
+  if chosen == "pallas":
+    from silky_kernels.project import pallas  # pulls Pallas in: only when somebody uses it
+
+    made = pallas.project(*arrays, width, height, near, low_pass)
+  else:
+    made = (cpu if chosen == "cpu" else reference).project(*arrays, width, height, near, low_pass)
   means2d, boxes, depths, conics, opacities, radii = made
   return ProjectOutput(means2d, lax.stop_gradient(boxes), depths, conics, opacities, lax.stop_gradient(radii))

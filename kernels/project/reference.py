@@ -5,15 +5,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 
-__all__ = ["project"]
+__all__ = ["LARGEST", "MARGIN", "SLACK", "project"]
 
 # The Jacobian is taken at most this part of the half field of view outside the picture, as 3D Gaussian splatting does: beyond it the
 # linearisation blows thin splats up over the whole picture.
-_MARGIN = 0.3
+MARGIN = 0.3
 # Metres (and metres^2): larger inputs count as broken. Their products with a focal length still fit float32.
-_LARGEST = 1e12
+LARGEST = 1e12
 # Boxes are widened by this, px and relative, against rounding of the square roots.
-_SLACK = 1e-3
+SLACK = 1e-3
 
 
 def project(
@@ -46,7 +46,7 @@ def project(
   opacities = jnp.where(ahead, opacities, 0)
   reach = jnp.sqrt(2 * jnp.log(jnp.maximum(opacities / SMALLEST_ALPHA, 1)))
   spread = jnp.sqrt(jnp.maximum(jnp.stack([xx, yy], axis=-1), 0))
-  boxes = lax.stop_gradient(reach[:, None] * spread * (1 + _SLACK) + _SLACK)
+  boxes = lax.stop_gradient(reach[:, None] * spread * (1 + SLACK) + SLACK)
   on_screen = ((means2d + boxes > 0) & (means2d - boxes < size)).all(axis=-1)
   drawn = ahead & on_screen & (xx > 0) & (yy > 0) & (determinant > 0) & jnp.isfinite(boxes).all(axis=-1) & jnp.isfinite(determinant)
 
@@ -65,8 +65,8 @@ def project(
 def _sound(means, covariances, opacities, features) -> Bool[Array, "n"]:
   """Finite everywhere and of a size that arithmetic survives."""
   return (
-    (jnp.abs(means) < _LARGEST).all(axis=-1)
-    & (jnp.abs(covariances) < _LARGEST).all(axis=(-2, -1))
+    (jnp.abs(means) < LARGEST).all(axis=-1)
+    & (jnp.abs(covariances) < LARGEST).all(axis=(-2, -1))
     & jnp.isfinite(opacities)
     & jnp.isfinite(features).all(axis=-1)
   )
@@ -82,7 +82,7 @@ def _covariance2d(
   low_pass: float,
 ) -> tuple[Float[Array, "n"], Float[Array, "n"], Float[Array, "n"]]:
   """(xx, xy, yy) px^2. Written out in sums: batched 3x3 products are slow on CPU and inexact by default on GPU."""
-  margin = _MARGIN * 0.5 * size / focal
+  margin = MARGIN * 0.5 * size / focal
   slopes = jnp.clip(local[:, :2] / local[:, 2:], -centre / focal - margin, (size - centre) / focal + margin)
   # Rows of J R: d pixel_x / d world = fx / z (R_x - slope_x R_z), likewise y.
   scale = focal / local[:, 2:]

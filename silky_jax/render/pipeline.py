@@ -58,8 +58,7 @@ def render(
   """
   if background.shape[-1] != gaussians.features.shape[-1]:
     raise ValueError(f"background: expected [{gaussians.features.shape[-1]}] like the features, got {background.shape}")
-  projector = None if config.backend == "pallas" else config.backend  # XLA fuses the projection well enough on a GPU: no kernel of ours
-  splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass, backend=projector)
+  splats, boxes = project(gaussians, camera, near=config.near, low_pass=config.low_pass, backend=config.backend)
   if probe is not None:
     splats = dataclasses.replace(splats, means2d=splats.means2d + probe)
   picture = splat(

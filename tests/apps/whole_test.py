@@ -18,7 +18,7 @@ from silky_jax.gaussians import ply
 def test_scores_pictures_and_report(trained, monkeypatch):
   root, sequence, avatar = trained
   distance = lambda a, b: jnp.mean(jnp.abs(a - b), axis=(1, 2, 3))
-  monkeypatch.setattr(score, "_lpips", lambda: {"alex": distance, "vgg": distance})
+  monkeypatch.setattr(score, "lpips_networks", lambda: {"alex": distance, "vgg": distance})
   monkeypatch.setattr(score, "VIEW_SIZE", 96)
   monkeypatch.setattr(show, "_SWEEP_SIZE", 48)
   monkeypatch.setattr(score, "detect", lambda images: (np.full((478, 2), np.nan) for _ in images))

@@ -15,6 +15,7 @@ from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec, random_splats
 from silky_kernels.splat.pallas import splat as pallas_splat
 from silky_kernels.splat.pallas.bins import list_pairs
 from silky_kernels.splat.pallas.layout import TILE
+from silky_kernels.splat.pallas.pack import pack
 
 from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close, sound_triton_kernels
 
@@ -62,8 +63,9 @@ def _assert_like_plain_jax(arrays, spec, but=()):
 
 @functools.partial(jax.jit, static_argnums=(0,))
 def _lists(settings, *arrays):
-  layout, lines, depths, _ = pallas_splat._prepared(settings, *arrays)
-  return list_pairs(layout, lines, depths)
+  layout = pallas_splat._layout(settings, arrays[-1])
+  packed = pack(layout, *arrays)
+  return list_pairs(layout, packed.lines, packed.keys)
 
 
 def _listed(spec, arrays, capacity=8192):
@@ -214,5 +216,5 @@ def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch):
     made, pull = jax.vjp(lambda *a: pallas_splat._splat((SMOKE.width, SMOKE.height, 4096, False), *a)[:3], *arrays)
     return pull(made)
 
-  names = ("count", "expand", "starts", "composite", "composite_transposed", "reduce")
+  names = ("pack", "count", "expand", "starts", "composite", "composite_transposed", "reduce")
   assert sound_triton_kernels(both, *arrays) == [f"silky_{name}" for name in names]

@@ -1,12 +1,12 @@
-"""project: the compiled backend against plain JAX, values and gradients, camera included; what is culled; batches."""
+"""project: the compiled backends against plain JAX, values and gradients, camera included; what is culled; batches."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from silky_kernels import native, project
+from silky_kernels import native, project, triton
 
-from tests.checks import TOLERANCES, assert_gradients_close
+from tests.checks import TOLERANCES, assert_gradients_close, sound_triton_kernels
 
 NAMES = ("means", "covariances", "opacities", "features", "world_to_camera", "intrinsics")
 WIDTH, HEIGHT = 50, 36
@@ -38,19 +38,23 @@ def _gradient(arrays, backend, seed=1):
   return jax.jit(jax.grad(loss))(jax.tree.map(jnp.asarray, arrays))
 
 
-@pytest.fixture(params=native.SIMD)
-def simd(request, monkeypatch):
+@pytest.fixture(params=[*native.SIMD, pytest.param("pallas", marks=pytest.mark.slow)])
+def backend(request, monkeypatch):
+  """Its name; the compiled one in each of its instruction sets, the GPU's in an interpreter where there is no GPU."""
+  if request.param == "pallas":
+    monkeypatch.setenv(triton.INTERPRET, "interpret")
+    return "pallas"
   assert native.why_not() is None  # built wherever tests run
   if not native.load().silky_runs(native.SIMD.index(request.param)):
     pytest.skip(f"this processor has no {request.param}")
   monkeypatch.setenv("SILKY_SIMD", request.param)
-  return request.param
+  return "cpu"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_as_in_plain_jax(simd, seed):
+def test_as_in_plain_jax(backend, seed):
   arrays = _arrays(seed=seed)
-  found, wanted = _projected(arrays, "cpu"), _projected(arrays, "xla")
+  found, wanted = _projected(arrays, backend), _projected(arrays, "xla")
   drawn = np.asarray(wanted.radii) > 0
   assert 20 < drawn.sum() < 95  # some are culled
   local = arrays["means"] @ arrays["world_to_camera"][:3, :3].T + arrays["world_to_camera"][:3, 3]
@@ -58,36 +62,36 @@ def test_as_in_plain_jax(simd, seed):
   assert (drawn & beside).any()  # where the Jacobian is clamped
   for name, a, b in zip(found._fields, found, wanted, strict=True):
     np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5, err_msg=name)
-  one, other = _gradient(arrays, "cpu"), _gradient(arrays, "xla")
+  one, other = _gradient(arrays, backend), _gradient(arrays, "xla")
   for name in NAMES:
     assert_gradients_close(one[name], other[name], TOLERANCES["float32"], name)
 
 
-def test_a_broken_gaussian_is_culled_alone(simd):
+def test_a_broken_gaussian_is_culled_alone(backend):
   broken, whole = _arrays(), _arrays()
-  where = np.flatnonzero(np.asarray(_projected(whole, "cpu").radii) > 0)[:8]
+  where = np.flatnonzero(np.asarray(_projected(whole, backend).radii) > 0)[:8]
   values = [("means", np.nan), ("means", 1e13), ("covariances", np.inf), ("covariances", 1e13)]
   values += [("opacities", np.nan), ("opacities", 1e-3), ("features", np.nan), ("features", -np.inf)]
   for index, (name, value) in zip(where, values, strict=True):
     broken[name][index] = value
-  found, wanted = _projected(broken, "cpu"), _projected(whole, "cpu")
+  found, wanted = _projected(broken, backend), _projected(whole, backend)
   others = np.setdiff1d(np.arange(len(whole["means"])), where)
   for name, a, b in zip(found._fields, found, wanted, strict=True):
     np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others], err_msg=name)
     np.testing.assert_array_equal(np.asarray(a)[where], np.broadcast_to([1.0, 0.0, 1.0], (8, 3)) if name == "conics" else 0, err_msg=name)
-  for name, part in _gradient(broken, "cpu").items():
+  for name, part in _gradient(broken, backend).items():
     assert np.isfinite(part).all(), name
     if name not in ("world_to_camera", "intrinsics"):
       assert not np.asarray(part)[where].any(), name
 
 
-def test_needles_and_points_have_finite_gradients(simd):
+def test_needles_and_points_have_finite_gradients(backend):
   """Covariances that are nothing, a line, a plane: the low-pass alone keeps them invertible."""
   arrays = _arrays()
   arrays["covariances"][::3] = 0
   arrays["covariances"][1::3] = np.diag([1e-2, 0, 0])
   arrays["covariances"][2::3] = np.diag([1e-3, 1e-3, 1e-12])
-  one, other = _gradient(arrays, "cpu"), _gradient(arrays, "xla")
+  one, other = _gradient(arrays, backend), _gradient(arrays, "xla")
   for name in NAMES:
     assert np.isfinite(one[name]).all(), name
     assert_gradients_close(one[name], other[name], TOLERANCES["float32"], name)
@@ -104,12 +108,24 @@ def test_a_batch_of_cameras_is_one_call_and_equals_a_loop():
       np.testing.assert_array_equal(a[index], b)
 
 
-def test_the_size_of_the_splat_and_near_are_respected(simd):
+def test_on_a_gpu_a_batch_is_one_launch_each_way(monkeypatch):
+  arrays = jax.tree.map(jnp.asarray, _arrays(n=9))
+  cameras = jnp.stack([arrays["world_to_camera"].at[2, 3].add(0.1 * k) for k in range(3)])
+  monkeypatch.setattr(triton, "_why_not", lambda platform: None)
+
+  def slopes(cameras):
+    made, pull = jax.vjp(jax.vmap(lambda camera: _projected(arrays | {"world_to_camera": camera}, "pallas").means2d), cameras)
+    return pull(made)
+
+  assert sound_triton_kernels(slopes, cameras) == ["silky_project", "silky_project_transposed"]
+
+
+def test_the_size_of_the_splat_and_near_are_respected(backend):
   arrays = _arrays()
-  thin, thick = (_projected(arrays, "cpu", low_pass=value) for value in (0.1, 2.0))
+  thin, thick = (_projected(arrays, backend, low_pass=value) for value in (0.1, 2.0))
   both = (np.asarray(thin.radii) > 0) & (np.asarray(thick.radii) > 0)
   assert (np.asarray(thick.conics)[both, 0] < np.asarray(thin.conics)[both, 0]).all()
-  far = _projected(arrays, "cpu", near=0.6)
+  far = _projected(arrays, backend, near=0.6)
   assert (np.asarray(far.depths)[np.asarray(far.radii) > 0] > 0.6).all() and (np.asarray(far.radii) > 0).sum() < both.sum()
 
 

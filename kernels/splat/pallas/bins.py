@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 from silky_kernels.splat.pallas.layout import TILE, Layout, Splat, load_splat
 from silky_kernels.triton import launch, load, store
@@ -43,16 +43,16 @@ class Lists(NamedTuple):
   wanted: Int[Array, "b"]  # pairs per picture, saturating at 2^30 - 1
 
 
-def list_pairs(layout: Layout, lines: Float[Array, "m 8"], depths: Float[Array, "m"]) -> Lists:
+def list_pairs(layout: Layout, lines: Float[Array, "m 8"], keys: UInt32[Array, "m"]) -> Lists:
   """See the module's text. Where there are more pairs than slots, those of the farthest splats are left out.
 
   Args:
     layout: sizes; m = batch * n.
-    lines: from `layout.pack`, all finite; a box of 0 on either axis is a culled splat.
-    depths: of the splats, at least 0.
+    lines: from `pack`, all finite; a box of 0 on either axis is a culled splat.
+    keys: likewise; they ascend with the depth.
   """
   numbers = jnp.arange(layout.batch * layout.n, dtype=jnp.uint32)
-  _, order = lax.sort((lax.bitcast_convert_type(jnp.abs(depths), jnp.uint32), numbers), num_keys=1, is_stable=True)
+  _, order = lax.sort((keys, numbers), num_keys=1, is_stable=True)
   order = order.astype(jnp.int32)
   counts = _counts(layout, lines)
   ends, wanted = _ends(layout, counts, order)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import SMALLEST_ALPHA
 from silky_kernels.splat.pallas.bins import Lists, list_pairs
-from silky_kernels.splat.pallas.layout import FEATURES, LINE, Layout
+from silky_kernels.splat.pallas.layout import LINE, Layout
+from silky_kernels.splat.pallas.pack import pack
 from silky_kernels.splat.pallas.tiles import composite, composite_transposed
 from silky_kernels.triton import interpreted, merge_batches
 
@@ -62,27 +63,17 @@ def _by_batch(settings, function):
   return merge_batches(functools.partial(function, settings), one_by_one=shared)
 
 
-_LOG2_E = 1.4426950408889634
 _PICTURES = 7  # place of the first picture among the arguments of `_pull`
 
 
-def _prepared(settings, means2d, boxes, depths, conics, opacities, features):
-  """Layout, and the splats of all pictures in one: lines, depths, records (layout.py)."""
+def _layout(settings, features):
   width, height, capacity, interpret = settings
   batch, n, channels = features.shape
   layout = Layout(width, height, batch, n, channels, batch * capacity, interpret)
   for name, size in layout.largest().items():
     if size >= 2**31:
       raise ValueError(f"{name}: {batch} pictures of capacity {capacity} want {size} numbers, more than 2^31 - 1; lower capacity or batch")
-  numbers = jnp.concatenate([means2d, boxes, depths[..., None], conics, opacities[..., None]], axis=-1)
-  sound = (jnp.isfinite(numbers).all(axis=-1) & jnp.isfinite(features).all(axis=-1) & (boxes > 0).all(axis=-1))[..., None]
-  lines = jnp.where(sound, jnp.concatenate([means2d, conics, opacities[..., None], boxes], axis=-1), 0.0)
-  depths = jnp.where(sound, depths[..., None], 0.0)
-  padding = jnp.zeros((batch, n, layout.record - FEATURES - channels), jnp.float32)
-  scaled = jnp.asarray([1, 1, -0.5 * _LOG2_E, -_LOG2_E, -0.5 * _LOG2_E, 1], jnp.float32) * lines[..., :6]
-  # Also the features: a turn's spare places look at splat 0, with weight 0, and 0 times what is not finite is not 0.
-  records = jnp.concatenate([scaled, depths, jnp.where(sound, features, 0.0), padding], axis=-1)
-  return layout, lines.reshape(-1, LINE), depths.reshape(-1), records.reshape(batch * n, -1)
+  return layout
 
 
 def _draw(settings, *arrays):
@@ -90,8 +81,9 @@ def _draw(settings, *arrays):
 
 
 def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features, background, *, keep=True):
-  layout, lines, far, records = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
-  lists = list_pairs(layout, lines, far)
+  layout = _layout(settings, features)
+  lines, records, keys = pack(layout, means2d, boxes, depths, conics, opacities, features)
+  lists = list_pairs(layout, lines, keys)
   pictures, kept = composite(layout, lists, records, background, keep=keep)
   drawn = lists.starts[layout.tiles :: layout.tiles] - lists.starts[: -1 : layout.tiles]
   # Only where room was missing: the kernels that count and fill may round differently, which is no overflow.
@@ -99,18 +91,20 @@ def _draw_and_keep(settings, means2d, boxes, depths, conics, opacities, features
   found = (*pictures, jnp.where(short, lists.wanted - drawn, 0), lists.wanted)
   if not keep:
     return found
-  parts = (*lists[:2], lists.starts[:-1], lists.starts[1:], *lists[3:-1], *kept)
+  parts = (lines, records, *lists[:2], lists.starts[:-1], lists.starts[1:], *lists[3:-1], *kept)
   return (*found, *(array.reshape(layout.batch, -1) for array in parts))
 
 
 def _pull(settings, means2d, boxes, depths, conics, opacities, features, background, image, alpha, depth, *rest):
-  *cotangents, splats, slots, first, last, order, ends, tiles, segments, stops, states = rest
-  layout, lines, _, records = _prepared(settings, means2d, boxes, depths, conics, opacities, features)
+  *cotangents, lines, records, splats, slots, first, last, order, ends, tiles, segments, stops, states = rest
+  layout = _layout(settings, features)
   starts = jnp.append(first.reshape(-1), last.reshape(-1)[-1])
   flat = (array.reshape(-1) for array in (splats, slots, starts, order, ends, tiles, segments))
   lists = Lists(*flat, wanted=jnp.zeros(layout.batch, jnp.int32))
   made, kept = (image, alpha, depth), [stops, states]
-  moments, to_depths, to_features = composite_transposed(layout, lists, records, background, made, kept, tuple(cotangents))
+  moments, to_depths, to_features = composite_transposed(
+    layout, lists, records.reshape(-1, layout.record), background, made, kept, tuple(cotangents)
+  )
   one, x, y, xx, xy, yy = jnp.moveaxis(moments.reshape(layout.batch, layout.n, 6), -1, 0)
   # From the lines: what is not finite is 0 there. A splat with any moment has an opacity of at least SMALLEST_ALPHA.
   a, b, c, opacity = jnp.moveaxis(lines.reshape(layout.batch, layout.n, LINE), -1, 0)[2:6]
