@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
+from scipy.spatial.transform import Rotation
 
 from experiments.record import write_record
 from silky_jax.apps import score
 from silky_jax.apps.player import find_rig, open_avatar
 from silky_jax.data.formats import native
 from silky_jax.evaluation import protocol, scores
+from silky_jax.evaluation.playback import driving, take
 from silky_jax.heap import keep_freed_memory
 from silky_jax.models.drive import make_renderer
 from silky_jax.render.pipeline import grow
@@ -55,6 +57,7 @@ def main(_: list[str]) -> None:
   sequence = native.read(data)
   before = json.loads(Path(_JSON.value).read_text()) if _SCORES_ONLY.value else {}
   training = before["training"] if before else _train(config, sequence, root / "train")
+  _write_gaussians(root / "gaussians.npz", root / "train", sequence)
   content = {
     "training": training,
     "scores": _scores(root / "train", sequence),
@@ -165,6 +168,27 @@ def _scores(run: Path, sequence: native.NativeSequence) -> dict[str, Any]:
         "mouth_psnr": own["mouth"].get("psnr"), "eyes_psnr": own["eyes"].get("psnr"), "nearest_frame_psnr": row["nearest_frame"]["psnr"],
       }  # fmt: skip
   return found
+
+
+def _write_gaussians(path: Path, run: Path, sequence: native.NativeSequence) -> None:
+  """The avatar's Gaussians in one held-out frame and its camera, as `bench_gsplat --gaussians` reads them."""
+  player = open_avatar(run)
+  frame = player.own(take(sequence.frames(np.asarray(sequence.splits[_SPLITS[0]])[:1]), np.array([0])))
+  one = jax.tree.map(lambda x: x[0], driving(frame))
+  made = jax.tree.map(np.asarray, player.gaussians(one))
+  seen = made.opacities > 0
+  squares, axes = np.linalg.eigh(made.covariances[seen].astype(np.float64))
+  axes *= np.sign(np.linalg.det(axes))[:, None, None]  # rotations
+  arrays = {
+    "means": made.means[seen],
+    "quaternions": Rotation.from_matrix(axes).as_quat(scalar_first=True),
+    "deviations": np.sqrt(np.maximum(squares, 1e-14)),
+    "opacities": made.opacities[seen],
+    "colours": made.features[seen, :3],
+    "world_to_camera": np.asarray(one.camera.world_to_camera),
+    "intrinsics": np.asarray(one.camera.intrinsics),
+  }
+  np.savez(path, **{name: np.asarray(value, np.float32) for name, value in arrays.items()}, size=np.int32(one.camera.width))
 
 
 if __name__ == "__main__":

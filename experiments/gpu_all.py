@@ -3,8 +3,9 @@
     python -m experiments.gpu_all --output_dir=/tmp/figures --demo_data=runs/demo/data
     python -m experiments.gpu_all --output_dir=/tmp/figures --only=suite,steps
 
-What fails does not stop the rest; the last line says what did. Copy the JSON files to experiments/results/, then `python -m
-experiments.gpu_page`. The runs of the full training stay in WORK_DIR; `runs.tgz` has what `run.py eval` and `render` want of them.
+`gsplat` and `avatar` want gsplat and PyTorch; `gsplat` and `steps` look at what full_studio left. What fails does not stop the rest; the
+last line says what did. Copy the JSON files to experiments/results/, then `python -m experiments.gpu_page`. The runs of the full training
+stay in WORK_DIR; `runs.tgz` has what `run.py eval` and `render` want of them.
 """
 
 import json
@@ -32,10 +33,10 @@ def _tasks(out: Path, work: Path) -> dict[str, list[str]]:
   speed = ["experiments.train_speed", f"--data_dir={work}/full_studio/data", "--config=configs/silky.py:full", "--before=200"]
   tasks = {
     "suite": ["experiments.gpu_suite", f"--output={out}/gpu_suite.json"],
-    "gsplat": ["experiments.bench_gsplat", f"--output={out}/rasterize_h200.json"],
-    "avatar": ["experiments.bench_avatar", f"--output={out}/avatar_h200.json"],
     "full_studio": [*full, f"--work_dir={work}/full_studio", f"--json={out}/full_studio_h200.json"],
     "full_demo": [*full, f"--data_dir={_DEMO.value}", f"--work_dir={work}/full_demo", f"--json={out}/full_demo_h200.json"],
+    "gsplat": ["experiments.bench_gsplat", f"--output={out}/rasterize_h200.json", f"--gaussians={work}/full_studio/gaussians.npz"],
+    "avatar": ["experiments.bench_avatar", f"--output={out}/avatar_h200.json"],
     "steps": [*speed, f"--json={out}/train_speed_h200.json"],
     "steps_ott": [*speed, "--lpips=", "--config.model.transport.solver=ott", f"--json={out}/train_speed_ott_h200.json"],
   }

@@ -3,7 +3,7 @@
     python -m experiments.gpu_suite --output experiments/results/gpu_suite.json
 
 The suite of every backend (`tests/kernels/splat_test.py`: values and all gradients against the definition, edges, batches, the same bits
-again) and the Pallas backend's own tests, none of them in an interpreter.
+again), the Pallas backend's own tests, and those of the other kernels, none of them in an interpreter.
 """
 
 import os
@@ -19,7 +19,8 @@ from absl import app, flags
 from experiments.record import write_record
 
 _OUTPUT = flags.DEFINE_string("output", "experiments/results/gpu_suite.json", "JSON file to write")
-_TESTS = ("tests/kernels/splat_test.py", "tests/kernels/pallas_test.py")
+_TESTS = tuple(f"tests/kernels/{name}_test.py" for name in ("splat", "pallas", "project", "eigen3", "sinkhorn"))
+_WHICH = "pallas or eigen3 or sinkhorn"
 
 
 def main(_: list[str]) -> None:
@@ -30,7 +31,7 @@ def main(_: list[str]) -> None:
   exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_PLATFORMS": "cuda,cpu"}
   with tempfile.TemporaryDirectory() as folder:
     report = Path(folder) / "report.xml"
-    command = [sys.executable, "-m", "pytest", *_TESTS, "--slow", "-k", "pallas", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    command = [sys.executable, "-m", "pytest", *_TESTS, "--slow", "-k", _WHICH, "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     subprocess.run(command, env=os.environ | exact, check=False)
     cases = list(ElementTree.parse(report).iter("testcase"))
   outcome = lambda case: next((tag for tag in ("failure", "error", "skipped") if case.find(tag) is not None), "passed")

@@ -89,6 +89,7 @@ def test_what_it_cannot_do_is_refused(monkeypatch):
   with pytest.raises(ValueError, match=f"costs: expected at most {LARGEST} atoms, got {LARGEST + 1} x 17"):
     _solve(_clouds(m=LARGEST + 1), [None] * 3)
   monkeypatch.delenv(triton.INTERPRET)
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
   with pytest.raises(NotImplementedError, match="sinkhorn: no backend can run here: pallas: it is for NVIDIA GPUs"):
     _solve(_clouds(), [None] * 3)
 
