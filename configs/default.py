@@ -34,9 +34,10 @@ def get_config():
   c.model.initial_thickness = 0.3  # along the normal
   c.model.smallest_deviation = 5e-5  # metres
   c.model.largest_deviation = 0.020
-  c.model.residual = "mlp"  # or "none": the coarse avatar
+  c.model.residual = "mlp"  # or "none": the coarse avatar; or "uv": a U-Net over the atlas
   c.model.width = 128  # hidden units
   c.model.depth = 4  # hidden layers
+  c.model.uv_width = 16  # of residual "uv": channels of the U-Net's finest level, which the next three double
   c.model.precision = "float32"  # of the network's products; "tf32" and "bfloat16" are faster on a GPU
   c.model.frequencies = 6  # octaves of the position encoding
   c.model.encoding_scale = 10.0  # 1/m, before the encoding

@@ -2,6 +2,7 @@
 
 mlp     (the default) residual network; LPIPS, physics and transport in the second half
 coarse  no network: mesh-bound Gaussians alone, the baseline that the network must beat; nothing in it moves, so no physics and no transport
+uv      the UV splatter image: the residual is a U-Net over the atlas, as the release has it beside its MLP
 demo    what `run.py demo` trains on two CPU cores
 full    the whole recipe for a GPU: `mlp` with windows of six frames and LPIPS by VGG, in the rounded products of such a machine
 paper   the settings of the released code, on our model: its losses, network, rates and background, and the two terms that its README
@@ -52,6 +53,9 @@ def get_config(variant="mlp"):
     c.model.residual = "none"
     c.losses.regularizers.physics.weight = 0.0
     c.losses.regularizers.transport.weight = 0.0
+  elif variant == "uv":
+    c.steps = 30000
+    c.model.residual = "uv"
   elif variant == "demo":
     c.steps = 2500
   elif variant == "full":
@@ -62,7 +66,7 @@ def get_config(variant="mlp"):
   elif variant == "paper":
     _paper(c)
   else:
-    raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'demo', 'full', 'paper'))}")
+    raise ConfigError(f"configs/silky.py: no variant {variant!r}{closest(variant, ('mlp', 'coarse', 'uv', 'demo', 'full', 'paper'))}")
   return c
 
 

@@ -14,6 +14,7 @@ class Sites(NamedTuple):
 
   faces: np.ndarray  # [n] int32
   barycentric: np.ndarray  # [n, 3] float32, rows sum to 1
+  texels: np.ndarray  # [n] int32, number of each one's texel, row by row of the atlas, whose first row is at v = 1
 
 
 def uv_sites(uv: np.ndarray, uv_faces: np.ndarray, *, size: int, keep: np.ndarray | None = None) -> Sites:
@@ -42,4 +43,4 @@ def uv_sites(uv: np.ndarray, uv_faces: np.ndarray, *, size: int, keep: np.ndarra
   covered = atlas.covered
   if not covered.any():
     raise ValueError(f"no texel of {size} x {size} is covered by {len(kept)} faces: is the UV layout in 0..1?")
-  return Sites(kept[atlas.face_ids[covered]].astype(np.int32), atlas.barycentric[covered])
+  return Sites(kept[atlas.face_ids[covered]].astype(np.int32), atlas.barycentric[covered], np.flatnonzero(covered).astype(np.int32))

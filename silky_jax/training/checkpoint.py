@@ -182,7 +182,7 @@ def read_config(workdir: Path) -> ExperimentConfig:
   # Since format 1; off by default, so that older runs stay what they were.
   written = {"corrections": to_dict(CorrectionsConfig()), **written}
   if written.get("family") == "silky" and isinstance(written.get("model"), dict):
-    written["model"] = model = {"precision": "float32", **written["model"]}
+    written["model"] = model = {"precision": "float32", "uv_width": 16, **written["model"]}
     for name, defaults in (("physics", PhysicsConfig()), ("transport", TransportConfig())):
       written["model"] = model = {**model, name: {**to_dict(defaults), **model.get(name, {})}}
   if isinstance(loop := written.get("loop"), dict):

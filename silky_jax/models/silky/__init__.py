@@ -9,9 +9,10 @@
                g: the camera's exposure, tracked
 
 Coarse is everything but the d's; fine adds them: one residual network, gamma(position on the neutral head) and the frame's expression,
-joints and eyelids in, all of (d, dq, dl, dc, da) out. It starts at zero, so training begins from the coarse avatar. After FlashAvatar
-(Xiang et al. 2024) and the Silky release, with the faults of the latter put right: orthonormal frames that are composed, not averaged;
-offsets bounded and zero at the start; additive log-deviations (the spec, 2 and 8.1).
+joints and eyelids in, all of (d, dq, dl, dc, da) out: an MLP of each Gaussian, or a U-Net over the atlas, the "UV splatter image". It
+starts at zero, so training begins from the coarse avatar. After FlashAvatar (Xiang et al. 2024) and the Silky release, with the faults of
+the latter put right: orthonormal frames that are composed, not averaged; offsets bounded and zero at the start; additive log-deviations
+(the spec, 2 and 8.1).
 """
 
 import functools
@@ -32,10 +33,16 @@ def make(config: SilkyConfig) -> Avatar:
     config: settings.
 
   Raises:
-    ConfigError: a harmonics degree outside 0..3, or levels of transport that the groups do not have.
+    ConfigError: a harmonics degree outside 0..3, an atlas or a width that a U-Net cannot halve, or levels of transport that the groups do
+      not have.
   """
   if not 0 <= config.harmonics_degree <= 3:
     raise ConfigError(f"model.harmonics_degree: expected 0 to 3, got {config.harmonics_degree}")
+  if config.residual == "uv" and (config.uv_size % 16 or config.uv_width % 8 or config.uv_width < 8):
+    raise ConfigError(
+      "model.uv_size, model.uv_width: residual 'uv' halves the atlas four times and the width three times: expected multiples of 16 and 8, "
+      f"got {config.uv_size} and {config.uv_width}"
+    )
   levels, groups = config.transport.levels, config.transport.landmark_groups
   if not set(levels) <= {0, 1, 2} or (2 in levels and groups != "flame"):
     raise ConfigError(

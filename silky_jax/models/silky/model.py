@@ -1,6 +1,7 @@
 """The Gaussians of one frame: the surface under them, the network, their colours."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from silky_jax.math import harmonics, safe
 from silky_jax.math.rotation import matrix_from_quaternion, quaternion_conjugate, quaternion_from_matrix, quaternion_multiply
 from silky_jax.models.protocol import Aux
 from silky_jax.nets.mlp import Network, Precision, conditioned_mlp, encoded_size
+from silky_jax.nets.unet import conditioned_unet
 from silky_jax.ot.term import TransportConfig
 from silky_jax.physics.term import PhysicsConfig
 from silky_jax.types import FlameRig, Frame, Gaussians, Subject, Variables
@@ -40,9 +42,10 @@ class SilkyConfig:
   initial_thickness: float = 0.3  # along the normal, same units
   smallest_deviation: float = 5e-5
   largest_deviation: float = 0.020
-  residual: Literal["none", "mlp"] = "mlp"  # "none" is the coarse avatar
+  residual: Literal["none", "mlp", "uv"] = "mlp"  # "none" is the coarse avatar, "uv" a U-Net over the atlas: the UV splatter image
   width: int = 128
   depth: int = 4  # hidden layers
+  uv_width: int = 16  # channels of the U-Net's finest level
   precision: Precision = "float32"  # of the network's products; "tf32" is "float32" but on a GPU
   frequencies: int = 6  # octaves of the position encoding
   encoding_scale: float = 10.0  # 1/m, before the encoding
@@ -147,7 +150,17 @@ def _colors(
 
 
 def network_of(config: SilkyConfig, condition: int) -> Network:
+  """Of residual "mlp": (params, encoding [n, d], condition) -> [n, o]; of "uv": (params, map [s, s, d + 1], condition) -> [s, s, o]."""
   outputs = 13 if config.residual_color else 9
+  if config.residual == "uv":
+    return conditioned_unet(
+      size=config.uv_size,
+      channels=encoded_size(config.frequencies) + 1,
+      condition=condition,
+      width=config.uv_width,
+      outputs=outputs,
+      precision=config.precision,
+    )
   return conditioned_mlp(
     points=encoded_size(config.frequencies),
     condition=condition,
@@ -164,8 +177,12 @@ def _change(config: SilkyConfig, variables: Variables, frame: Frame) -> Change:
   if config.residual == "none":
     out = jnp.zeros((count, 13))
   else:
-    condition = _condition(config, variables.buffers, frame)
-    out = network_of(config, condition.shape[0]).apply(variables.params["residual"], variables.buffers["encoding"], condition)
+    condition, buffers = _condition(config, variables.buffers, frame), variables.buffers
+    apply = functools.partial(network_of(config, condition.shape[0]).apply, variables.params["residual"])
+    if config.residual == "uv":
+      out = apply(buffers["atlas"], condition).reshape(config.uv_size**2, -1)[buffers["texels"]]
+    else:
+      out = apply(buffers["encoding"], condition)
   color, opacity = jnp.zeros((count, 3)), jnp.zeros(count)
   if out.shape[1] > 9:
     color, opacity = config.color_limit * jnp.tanh(out[:, 9:12]), out[:, 12]

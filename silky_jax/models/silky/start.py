@@ -50,6 +50,7 @@ def init(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject) -
     "barycentric": jnp.asarray(sites.barycentric),
     "offset_limit": jnp.asarray(limit),
     "piece": jnp.asarray(piece[sites.faces]),
+    "texels": jnp.asarray(sites.texels),
   }
   known = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), subject)
   return jax.jit(functools.partial(_grow_from_sites, config))(key, rig, known, fixed)
@@ -67,7 +68,7 @@ def _vertices_of(rig: FlameRig, names: tuple[str, ...], setting: str) -> np.ndar
 def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject: Subject, fixed: dict[str, Array]) -> Variables:
   """A closed, grey surface of Gaussians on the subject's neutral head, and a network that does nothing yet."""
   fixed = dict(fixed)
-  faces, piece, count = fixed["faces"], fixed.pop("piece"), fixed["faces"].shape[0]
+  faces, piece, texels, count = fixed["faces"], fixed.pop("piece"), fixed.pop("texels"), fixed["faces"].shape[0]
   vertices, _ = flame_vertices(rig, subject.shape, jnp.zeros_like(subject.mean_expression), jnp.zeros((5, 3)), offset=subject.offset)
   points = barycentric_points(vertices, rig.faces, faces, fixed["barycentric"])
   squared, neighbours = nearest(points, points, _NEIGHBOURS, exclude_self=True)
@@ -86,6 +87,8 @@ def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject
     "mean_expression": subject.mean_expression,
     "expression_scale": jnp.sqrt(subject.expression_variance + _EXPRESSION_FLOOR**2),
   }
+  if config.residual == "uv":
+    buffers |= {"texels": texels, "atlas": _atlas(config.uv_size, texels, buffers["encoding"])}
   # The face frame's normal is its second axis.
   widths = jnp.asarray([config.initial_width, config.initial_thickness, config.initial_width], jnp.float32)
   gaussians = {
@@ -101,6 +104,12 @@ def _grow_from_sites(config: SilkyConfig, key: jax.Array, rig: FlameRig, subject
   if config.residual != "none":
     params["residual"] = network_of(config, condition_size(config, rig, subject)).init(key)
   return Variables(params=params, buffers=anatomy.begin(config, rig, points, vertices, buffers))
+
+
+def _atlas(size: int, texels: Int[Array, "n"], encoding: Float[Array, "n d"]) -> Float[Array, "s s c"]:
+  """What the U-Net looks at: the encoding where a Gaussian is, and whether there is one."""
+  known = jnp.concatenate([encoding, jnp.ones_like(encoding[:, :1])], axis=1)
+  return jnp.zeros((size * size, known.shape[1])).at[texels].set(known).reshape(size, size, -1)
 
 
 def _across_the_surface(neighbours: Int[Array, "n k"], normals: Float[Array, "n 3"], piece: Int[Array, "n"]) -> Int[Array, "n k"]:

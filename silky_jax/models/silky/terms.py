@@ -53,7 +53,7 @@ def regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: F
 
 
 # What there is one of per Gaussian, beside all of `params["gaussians"]`.
-_PER_GAUSSIAN = ("faces", "barycentric", "offset_limit", "regions", "alive", "axes", "neighbours", "spacing", "encoding")
+_PER_GAUSSIAN = ("faces", "barycentric", "offset_limit", "regions", "alive", "axes", "neighbours", "spacing", "encoding", "texels")
 
 
 def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Frame) -> Measured:
@@ -67,7 +67,7 @@ def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Fra
   at = jnp.sum(clip.index) % stride + stride * jnp.arange(wanted)  # other Gaussians in other steps
   few = variables.replace(
     params={**variables.params, "gaussians": jax.tree.map(lambda leaf: leaf[at], variables.params["gaussians"])},
-    buffers=variables.buffers | {name: variables.buffers[name][at] for name in _PER_GAUSSIAN},
+    buffers=variables.buffers | {name: variables.buffers[name][at] for name in _PER_GAUSSIAN if name in variables.buffers},
   )
 
   def one(frame: Frame) -> dict[str, Array]:
