@@ -455,9 +455,9 @@ def _cache_dir() -> str:
 def _start_jax(values: flags.FlagValues) -> None:
   """Keep compiled programs between runs: most of a short run's time is compiling. Keep memory between calls."""
   keep_freed_memory()
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # reading the cache, XLA warns of machine features that it made up itself
   if not values.verbose:
-    # XLA prints an error of two thousand characters for every CPU program from the cache, over two tuning hints that change nothing.
+    # XLA prints an error of two thousand characters for every CPU program from the cache, over two tuning hints that it made up itself and
+    # that change nothing.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   import jax
 
