@@ -22,7 +22,7 @@ def project(
     camera: one camera.
     near: metres.
     low_pass: px^2 added to the diagonal of the 2D covariance: no splat is narrower than a pixel.
-    backend: "cpu" (C++, float32, reverse mode once), "xla" (any mode and order), or None for the best available.
+    backend: "cpu" (C++) and "pallas" (NVIDIA GPUs): float32, reverse mode once; "xla" (any mode and order), or None for the best available.
 
   Returns:
     splats: means2d px, conics px^-2, depths m, radii px (the larger half width of the box, rounded up), opacities, features.

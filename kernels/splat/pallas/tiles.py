@@ -232,11 +232,9 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
     left = along_alpha * (load(alpha, pixels.at, once) - total) + to_far * (load(depth, pixels.at, once) - far)
     to_colors = shades.pixels(to_image, pixels.at, pixels.inside & reached)
     behind = shades.behind(background, pixels.picture)
-    # What is left of a pixel's colour: image - (1 - whole) background - sum - (whole - total) background.
+    # What of a pixel's colour is still to come: image - (1 - total) background - sum.
     rest = shades.add(shades.pixels(image, pixels.at, pixels.inside), total - 1.0, behind)
-    for to_color, part, sum_ in zip(to_colors, rest, sums, strict=True):
-      both = to_color * (part - sum_)
-      left = left + (jnp.sum(both, axis=1) if layout.many else both)
+    left = left + shades.along(to_colors, tuple(part - sum_ for part, sum_ in zip(rest, sums, strict=True)))
     along_alpha = along_alpha - shades.along(to_colors, behind)
 
     fetch = _fetcher(layout, records, shades)
