@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from experiments.gpu_busy import busy
+
 CASES = {  # Gaussians, channels, px
   "14k": (14_000, 3, 512),
   "50k": (50_000, 3, 512),
@@ -125,7 +127,7 @@ def _peer_row(scene: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, n
   for label, function in (("forward", forward), ("forward_backward", both)):
     row[f"{label}_ms"], row[f"{label}_queued_ms"] = _torch_times(function)
   for label, function in (("forward", forward), ("forward_backward", both)):
-    row[f"{label}_busy_ms"] = _busy(lambda i, f=function: (f(i), torch.cuda.synchronize()))[0]
+    row[f"{label}_busy_ms"] = busy(lambda i, f=function: (f(i), torch.cuda.synchronize())).ms
   return row, arrays
 
 
@@ -148,17 +150,6 @@ def _torch_times(function: Callable[[int], Any]) -> tuple[float, float]:
     function(i)
   torch.cuda.synchronize()
   return statistics.median(spent), 1e3 * (time.perf_counter() - begun) / _QUEUED
-
-
-def _busy(function: Callable[[int], Any], count: int = 10) -> tuple[float, dict[str, float]]:
-  """Milliseconds of GPU work per call, in all and by kernel."""
-  from torch.profiler import ProfilerActivity, profile
-
-  with profile(activities=[ProfilerActivity.CUDA]) as found:
-    for i in range(count):
-      function(i)
-  kernels = {event.key: event.self_device_time_total / 1e3 / count for event in found.key_averages()}
-  return sum(kernels.values()), kernels
 
 
 # ---- ours
@@ -190,8 +181,9 @@ def _our_row(scene: dict[str, np.ndarray], peer: dict[str, Any], theirs: dict[st
   row |= _differences(first, theirs)
   row["same_bits_again"] = all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
   for label, function in (("forward", forward), ("forward_backward", backward)):
-    row[f"{label}_busy_ms"], kernels = _busy(lambda i, f=function: jax.block_until_ready(f(i)))
-    row[f"{label}_kernels_us"] = {k[:60]: round(1e3 * t, 1) for k, t in sorted(kernels.items(), key=lambda pair: -pair[1])[:12]}
+    found = busy(lambda i, f=function: jax.block_until_ready(f(i)))
+    row[f"{label}_busy_ms"], row[f"{label}_launches"] = found.ms, found.launches
+    row[f"{label}_kernels_us"] = {k[:60]: round(1e3 * t, 1) for k, t in list(found.kernels.items())[:12]}
   return row | {f"gsplat_{key}": value for key, value in peer.items() if key.endswith("_ms")}
 
 

@@ -2,7 +2,7 @@
 
 Every compiled stage of a run, as the loop runs it but without logs, pictures and checkpoints; then the parts: the photometric terms
 alone, and with LPIPS (each network and precision), physics, transport, or both. The parts are steps of their own, so that what they add
-to the photometric step is what they cost.
+to the photometric step is what they cost. `--busy` adds what the GPU works in a step, how many launches it is, and the longest kernels.
 
 python -m experiments.train_speed --data_dir=runs/demo/data --config=configs/silky.py:mlp --config.loop.resident=yes
 python -m experiments.train_speed --data_dir=synthetic --config=configs/smoke.py --steps=3 --lpips=alexnet:float32
@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.gpu_busy import busy
 from experiments.record import write_record
 from silky_jax.apps.player import find_rig
 from silky_jax.data.clips import Sequence, load_drivers, plan_clips
@@ -42,9 +43,11 @@ _JSON = flags.DEFINE_string("json", "experiments/results/train_speed.json", "Whe
 _STEPS = flags.DEFINE_integer("steps", 200, "Timed steps of each.", lower_bound=1)
 _BEFORE = flags.DEFINE_integer("before", 0, "Steps to train before: Gaussians of a run under way cost more or less than those of a start.")
 _PARTS = flags.DEFINE_bool("parts", True, "Whether the parts are timed too, or the stages alone.")
+_CASES = flags.DEFINE_string("cases", "", "Only steps whose name has this in it.")
 _LPIPS = flags.DEFINE_list(
   "lpips", [f"{net}:{kind}" for net in ("alexnet", "vgg16") for kind in ("float32", "tf32", "bfloat16")], "NET:PRECISION to time."
 )
+_BUSY = flags.DEFINE_bool("busy", False, "Whether the GPU's own time is measured too, in a pass of its own: needs PyTorch.")
 _WARM = 3  # untimed steps
 _MIB = 2**20
 _OWN = ("physics", "transport")
@@ -73,6 +76,8 @@ def main(_: list[str]) -> None:
   supply.keep(begun.experiment.step_config(begun.experiment.stages[-1], begun.capacity), own)
   rows = []
   for case in _cases(begun, own, supply.kept):
+    if _CASES.value not in case.name:
+      continue
     rows.append({"step": case.name, **_time(case, begun, supply, rig)})
     print(rows[-1], flush=True)
   buffers = begun.state.variables.buffers
@@ -144,12 +149,26 @@ def _time(case: Case, begun: Trained, supply: Supply, rig: PyTree) -> dict[str, 
   jax.block_until_ready((state, metrics))
   spent = time.perf_counter() - since
   stats = jax.devices()[0].memory_stats() or {}
+  found = _busy(lambda state: compiled(state, rig, sent, case.networks, case.kept)[0], state) if _BUSY.value else {}
   return {
     "ms": round(1e3 * spent / _STEPS.value, 3),
+    **found,
     "compile_s": round(seconds, 1),
     "scratch_mib": round(memory.temp_size_in_bytes / _MIB, 1) if memory is not None else float("nan"),
     "peak_mib_so_far": round(stats.get("peak_bytes_in_use", 0) / _MIB, 1),
   }
+
+
+def _busy(advance: Callable[[PyTree], PyTree], state: PyTree) -> dict[str, Any]:
+  """The GPU's time in a step; the same batch again and again."""
+  held = [state]
+
+  def call(_: int) -> None:
+    held[0] = jax.block_until_ready(advance(held[0]))
+
+  found = busy(call)
+  longest = {name[:60]: round(1e3 * ms, 1) for name, ms in list(found.kernels.items())[:16]}
+  return {"busy_ms": round(found.ms, 3), "launches": found.launches, "kernels_us": longest}
 
 
 def _mib(tree: PyTree) -> float:
