@@ -43,6 +43,7 @@ _JSON = flags.DEFINE_string("json", "experiments/results/full_studio_h200.json",
 _SIZE = flags.DEFINE_integer("size", 512, "Side of the film's pictures, px.", lower_bound=16)
 _FRAMES = flags.DEFINE_integer("frames", 300, "Of the film.", lower_bound=30)
 _WATCHED = flags.DEFINE_integer("watched", 16, "Held-out frames that are scored while training.", lower_bound=1)
+_FILM_ONLY = flags.DEFINE_bool("film_only", False, "Make the dataset, train nothing.")
 _SCORES_ONLY = flags.DEFINE_bool("scores_only", False, "Score the run that is there.")
 _PROTOCOL_SIZE = 256  # px, at which the demo scores
 _SPLITS = ("heldout_tail", "heldout_blocks")
@@ -54,6 +55,9 @@ def main(_: list[str]) -> None:
   keep_freed_memory()
   root, config = Path(_WORK.value), ExperimentConfig.from_dict(_CONFIG.value.to_dict())
   data, filming = _dataset(root)
+  if _FILM_ONLY.value:
+    print(f"filmed in {filming} s")
+    return
   sequence = native.read(data)
   before = json.loads(Path(_JSON.value).read_text()) if _SCORES_ONLY.value else {}
   training = before["training"] if before else _train(config, sequence, root / "train")
@@ -81,7 +85,7 @@ def _dataset(root: Path) -> tuple[Path, float | None]:
   data, begun = root / "data", time.perf_counter()
   if (data / "dataset.json").exists():
     return data, None
-  film(data, StudioConfig(seed=0, scene=SceneConfig(frames=_FRAMES.value, resolution=_SIZE.value), noise_level=0.0))
+  film(data, StudioConfig(seed=0, scene=SceneConfig(frames=_FRAMES.value, resolution=_SIZE.value), video=False))
   return data, round(time.perf_counter() - begun, 1)
 
 

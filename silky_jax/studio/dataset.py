@@ -2,9 +2,10 @@
 
 OUT/               the native dataset: its parameters are the truth, or what a tracker would have made of it (`noise`)
 OUT/truth.npz      vertices, parameters, cameras, creases, the sites of the UV atlas; `read_truth` reads it
-OUT/video.mp4      the first camera
+OUT/video.mp4      the first camera, unless StudioConfig.video is False
 """
 
+import contextlib
 import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,7 @@ class StudioConfig:
   noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
   texture_size: int = 1024  # texels per side
   supersampling: int = 3  # samples per pixel and axis
+  video: bool = True  # whether video.mp4 is written too
 
 
 class Truth(NamedTuple):
@@ -148,15 +150,15 @@ def _prepare(root: Path) -> None:
 
 
 def _take_pictures(root: Path, person: Person, scene: Scene, config: StudioConfig) -> Float[np.ndarray, "t"]:
-  """All pictures of all cameras; two at a time, which keeps two cores busy. Returns the mean change per frame of the first camera."""
+  """All pictures of all cameras, as many at a time as there are cores. Returns the mean change per frame of the first camera."""
   look, count, views = make_look(person), config.scene.frames, config.scene.cameras
   walls = [_wall(config.scene.resolution, config.seed + 1000 * view) for view in range(views)]
   changes, before = np.full(count, np.inf), None
   changes[0] = 0.0
   with (
     Progress("film", count * views, "pictures") as bar,
-    ThreadPoolExecutor(2) as pool,
-    VideoWriter(root / "video.mp4", config.scene.fps, crf=12) as video,
+    ThreadPoolExecutor(min(os.cpu_count() or 2, _CHUNK)) as pool,
+    VideoWriter(root / "video.mp4", config.scene.fps, crf=12) if config.video else contextlib.nullcontext() as video,
   ):
     for view in range(views):
       for start in range(0, count, _CHUNK):
@@ -171,7 +173,8 @@ def _take_pictures(root: Path, person: Person, scene: Scene, config: StudioConfi
           for folder, picture in (("images", image), ("masks", mask), ("parts", parts)):
             write_image(root / folder / name, picture)
           if view == 0:
-            video.add(image)
+            if video is not None:
+              video.add(image)
             if before is not None:
               changes[start + k] = np.abs(image.astype(np.float32) - before).mean()
             before = image.astype(np.float32)
