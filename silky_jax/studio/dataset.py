@@ -21,7 +21,6 @@ from silky_jax.config import UserError, output_folder
 from silky_jax.data.formats import native
 from silky_jax.data.images import write_image
 from silky_jax.data.splits import SplitConfig, make_splits
-from silky_jax.data.video import VideoWriter
 from silky_jax.flame import open_head
 from silky_jax.flame.fingerprint import rig_hash
 from silky_jax.flame.model import landmarks
@@ -149,6 +148,15 @@ def _prepare(root: Path) -> None:
     (root / folder).mkdir(exist_ok=True)
 
 
+def _video(path: Path, config: StudioConfig) -> contextlib.AbstractContextManager[Any]:
+  """A writer, or nothing where none is wanted."""
+  if not config.video:
+    return contextlib.nullcontext()
+  from silky_jax.data.video import VideoWriter  # pulls in PyAV: only when a video is written
+
+  return VideoWriter(path, config.scene.fps, crf=12)
+
+
 def _take_pictures(root: Path, person: Person, scene: Scene, config: StudioConfig) -> Float[np.ndarray, "t"]:
   """All pictures of all cameras, as many at a time as there are cores. Returns the mean change per frame of the first camera."""
   look, count, views = make_look(person), config.scene.frames, config.scene.cameras
@@ -158,7 +166,7 @@ def _take_pictures(root: Path, person: Person, scene: Scene, config: StudioConfi
   with (
     Progress("film", count * views, "pictures") as bar,
     ThreadPoolExecutor(min(os.cpu_count() or 2, _CHUNK)) as pool,
-    VideoWriter(root / "video.mp4", config.scene.fps, crf=12) if config.video else contextlib.nullcontext() as video,
+    _video(root / "video.mp4", config) as video,
   ):
     for view in range(views):
       for start in range(0, count, _CHUNK):
