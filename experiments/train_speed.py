@@ -10,6 +10,7 @@ python -m experiments.train_speed --data_dir=synthetic --config=configs/smoke.py
 
 import contextlib
 import dataclasses
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ _JSON = flags.DEFINE_string("json", "experiments/results/train_speed.json", "Whe
 _STEPS = flags.DEFINE_integer("steps", 200, "Timed steps of each.", lower_bound=1)
 _BEFORE = flags.DEFINE_integer("before", 0, "Steps to train before: Gaussians of a run under way cost more or less than those of a start.")
 _PARTS = flags.DEFINE_bool("parts", True, "Whether the parts are timed too, or the stages alone.")
-_CASES = flags.DEFINE_string("cases", "", "Only steps whose name has this in it.")
+_CASES = flags.DEFINE_string("cases", "", "Only steps in whose name this regular expression is found.")
 _LPIPS = flags.DEFINE_list(
   "lpips", [f"{net}:{kind}" for net in ("alexnet", "vgg16") for kind in ("float32", "tf32", "bfloat16")], "NET:PRECISION to time."
 )
@@ -76,7 +77,7 @@ def main(_: list[str]) -> None:
   supply.keep(begun.experiment.step_config(begun.experiment.stages[-1], begun.capacity), own)
   rows = []
   for case in _cases(begun, own, supply.kept):
-    if _CASES.value not in case.name:
+    if not re.search(_CASES.value, case.name):
       continue
     rows.append({"step": case.name, **_time(case, begun, supply, rig)})
     print(rows[-1], flush=True)
