@@ -74,8 +74,8 @@ def ssim(
   """Structural similarity, 1 for equal pictures (Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03, data range 1).
 
   The Gaussian window is moved only over places where it fits whole, as scikit-image's `gaussian_weights=True,
-  use_sample_covariance=False` does. It is separable, and each direction is one product with a banded matrix: on a CPU about ten times
-  the speed of a depthwise convolution.
+  use_sample_covariance=False` does. It is separable. On a CPU each direction is one product with a banded matrix, about ten times the
+  speed of a depthwise convolution; elsewhere a sum of shifted pictures, which reads little and multiplies by no zeros.
 
   Args:
     predicted, target: images, at least `window` pixels in both directions.
@@ -88,26 +88,42 @@ def ssim(
   height, width = predicted.shape[-3:-1]
   if min(height, width) < window:
     raise ValueError(f"ssim: the window of {window} px needs images of at least that size, got {height} x {width}")
-  rows, columns = _window_matrix(height, window, sigma), _window_matrix(width, window, sigma)
-
-  def blur(image):
-    image = jnp.einsum("yh,...hwc->...ywc", rows, image, precision=_EXACT)
-    return jnp.einsum("xw,...ywc->...yxc", columns, image, precision=_EXACT)
-
-  mean_a, mean_b = blur(predicted), blur(target)
-  variances = blur(predicted * predicted + target * target) - mean_a * mean_a - mean_b * mean_b
-  covariance = blur(predicted * target) - mean_a * mean_b
+  taps = _window(window, sigma)
+  stack = jnp.concatenate([predicted, target, predicted * predicted + target * target, predicted * target], axis=-1)
+  stack = lax.platform_dependent(stack, cpu=lambda x: _blur_by_products(x, taps), default=lambda x: _blur_by_shifts(x, taps))
+  mean_a, mean_b, squares, product = jnp.split(stack, 4, axis=-1)
+  variances = squares - mean_a * mean_a - mean_b * mean_b
+  covariance = product - mean_a * mean_b
   c1, c2 = 0.01**2, 0.03**2
   luminance = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
   structure = (2 * covariance + c2) / (variances + c2)
   return jnp.mean(luminance * structure, axis=(-3, -2, -1))
 
 
-@functools.cache
-def _window_matrix(size: int, window: int, sigma: float) -> np.ndarray:
-  """[size - window + 1, size]: row i is the normalised Gaussian window over pixels i .. i + window - 1."""
+def _window(window: int, sigma: float) -> tuple[float, ...]:
   taps = np.exp(-0.5 * ((np.arange(window) - (window - 1) / 2) / sigma) ** 2)
-  matrix = np.zeros((size - window + 1, size), np.float32)
+  return tuple((taps / taps.sum()).tolist())
+
+
+def _blur_by_shifts(x: Float[Array, "*b h w c"], taps: tuple[float, ...]) -> Float[Array, "*b y x c"]:
+  """One direction after the other; the barrier keeps a compiler from making one pass of 121 taps of both."""
+  for axis in (-3, -2):
+    size = x.shape[axis] - len(taps) + 1
+    x = sum(tap * lax.slice_in_dim(x, i, i + size, axis=axis) for i, tap in enumerate(taps))
+    x = lax.optimization_barrier(x)
+  return x
+
+
+def _blur_by_products(x: Float[Array, "*b h w c"], taps: tuple[float, ...]) -> Float[Array, "*b y x c"]:
+  rows, columns = (_window_matrix(size, taps) for size in x.shape[-3:-1])
+  x = jnp.einsum("yh,...hwc->...ywc", rows, x, precision=_EXACT)
+  return jnp.einsum("xw,...ywc->...yxc", columns, x, precision=_EXACT)
+
+
+@functools.cache
+def _window_matrix(size: int, taps: tuple[float, ...]) -> np.ndarray:
+  """[size - taps + 1, size]: row i is the window over pixels i, i + 1, ..."""
+  matrix = np.zeros((size - len(taps) + 1, size), np.float32)
   for i in range(len(matrix)):
-    matrix[i, i : i + window] = taps / taps.sum()
+    matrix[i, i : i + len(taps)] = taps
   return matrix

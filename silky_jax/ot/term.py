@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from silky_jax.math import safe, spd
+from silky_jax.math.grouped import members_of, sum_over, value_of
 from silky_jax.ot import elasticity
 from silky_jax.ot.groups import Bodies, Grouping, sample
 from silky_jax.ot.sinkhorn import Divergence, Reach, Solver, divergence_of_costs, gaussian_potentials, square_costs
@@ -206,16 +207,16 @@ def _solver(config: TransportConfig, reach: Reach) -> dict[str, Any]:
 def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergence:
   """Level 0: [f, 1]. Each group is one atom, and a cost between groups is half their squared 2-Wasserstein distance as Gaussians."""
   count = len(bodies.counts)
-  slot = jnp.where(bodies.groups < 0, count, bodies.groups)
-  summed = jax.vmap(lambda x: jax.ops.segment_sum(x, slot, count + 1)[:count])
-  masses = places.masses
-  share = summed(masses)
+  members = members_of(bodies.groups, count)
+  masses = places.masses[..., None]
+  share = sum_over(members, masses)
 
   def atoms(points: Array) -> tuple[Array, Array]:
-    mean = safe.divide(summed(masses[..., None] * points), share[..., None])
-    apart = points - jnp.concatenate([mean, jnp.zeros_like(mean[:, :1])], axis=1)[:, slot]
-    spread = summed((masses[..., None] * apart)[..., :, None] * apart[..., None, :])
-    return mean, safe.divide(spread, share[..., None, None]) + _THINNEST**2 * jnp.eye(3)
+    mean = safe.divide(sum_over(members, masses * points), share)
+    apart = points - value_of(members, mean)
+    outer = apart[..., :, None] * apart[..., None, :]
+    spread = safe.divide(sum_over(members, masses * outer.reshape(*outer.shape[:-2], 9)), share)
+    return mean, spread.reshape(*spread.shape[:-1], 3, 3) + _THINNEST**2 * jnp.eye(3)
 
   middle = lax.stop_gradient(jnp.mean(places.anchors, axis=1, keepdims=True))
   # Both layouts as one list of parts: every cost that is needed is between two of them.
@@ -223,7 +224,7 @@ def _layout(places: Places, bodies: Bodies, config: TransportConfig) -> Divergen
   means, spreads = (jnp.concatenate(pair, axis=1) for pair in zip(moved, rest, strict=True))
   apart = jnp.sum((means[:, :, None] - means[:, None]) ** 2, axis=-1)
   cost = 0.5 * (apart + spd.bures2(spreads[:, :, None], spreads[:, None]))
-  share = lax.stop_gradient(share)
+  share = lax.stop_gradient(share[..., 0])
   costs = cost[:, :count, count:], cost[:, :count, :count], cost[:, count:, count:]
   found = divergence_of_costs(*costs, share, share, **_solver(config, None))
   return jax.tree.map(lambda x: x[:, None], found)

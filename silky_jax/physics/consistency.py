@@ -8,12 +8,12 @@ is jerky. This reading of "adaptive" is ours: docs/physics.md.
 
 from typing import Literal, get_args
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from silky_jax.math import gaussian, safe, spd
+from silky_jax.math.grouped import members_of, sum_over
 from silky_jax.math.symmetric3 import cholesky
 
 __all__ = ["Measure", "adaptive_distance", "blur_of", "group_rms", "jerk_weights", "mean_over", "running_rms"]
@@ -33,9 +33,14 @@ def group_rms(residuals: Float[Array, "*b n 3"], counted: Float[Array, "*b n"], 
   Returns:
     mm; 0 for a group without members. No gradient.
   """
-  over_all = lambda x: jax.ops.segment_sum(jnp.sum(x.reshape(-1, x.shape[-1]), axis=0), groups, count)
+  over_all = lambda x: _over_all(x, groups, count)
   squares = jnp.sum(lax.stop_gradient(residuals) ** 2, axis=-1)
   return safe.sqrt(safe.divide(over_all(squares * counted), over_all(lax.stop_gradient(counted))))
+
+
+def _over_all(values: Float[Array, "*b n"], groups: Int[Array, "n"], count: int) -> Float[Array, "g"]:
+  """The sum over a group's points, and over what comes before them."""
+  return sum_over(members_of(groups, count), jnp.sum(values.reshape(-1, values.shape[-1]), axis=0)[:, None])[:, 0]
 
 
 def running_rms(
@@ -63,7 +68,7 @@ def running_rms(
   """
   before, counted = lax.stop_gradient((before, counted))
   now = group_rms(residuals, counted, groups, before.shape[0])
-  seen = jax.ops.segment_sum(jnp.sum(counted.reshape(-1, counted.shape[-1]), axis=0), groups, before.shape[0]) > 0
+  seen = _over_all(counted, groups, before.shape[0]) > 0
   known = before > 0
   mixed = jnp.where(known, memory * before + (1 - memory) * now, now)
   return jnp.where(seen, mixed, jnp.where(known, before, 0))

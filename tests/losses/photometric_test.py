@@ -61,3 +61,13 @@ def test_ssim_batch_identity_and_gradient():
 def test_ssim_refuses_a_small_image():
   with pytest.raises(ValueError, match=r"11 px.*8 x 30"):
     photometric.ssim(jnp.zeros((8, 30, 3)), jnp.zeros((8, 30, 3)))
+
+
+def test_ssim_blurs_the_same_by_shifts_as_by_products():
+  """GPUs take the one, CPUs the other."""
+  stack = jnp.asarray(np.random.default_rng(3).uniform(size=(2, 40, 33, 5)), jnp.float32)
+  taps = photometric._window(11, 1.5)
+  shifts, products = (lambda x, f=f: f(x, taps) for f in (photometric._blur_by_shifts, photometric._blur_by_products))
+  np.testing.assert_allclose(jax.jit(shifts)(stack), products(stack), atol=1e-6)
+  gradient = lambda blur: jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(7 * blur(x)))))(stack)
+  np.testing.assert_allclose(gradient(shifts), gradient(products), atol=1e-5)
