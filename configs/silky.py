@@ -61,8 +61,9 @@ def get_config(variant="mlp"):
   elif variant == "full":
     c.steps = 30000
     c.clips.length = 6
-    c.losses.perceptual_net, c.losses.perceptual_precision = "vgg16", "tf32"
-    c.loop.log_every, c.loop.sample_every, c.loop.checkpoint_every, c.loop.shares_every = 100, 2500, 2500, 10000
+    c.losses.perceptual_net, c.losses.perceptual_precision, c.model.precision = "vgg16", "tf32", "tf32"
+    # Shares of the gradient are a program of their own in each stage: not compiled here.
+    c.loop.log_every, c.loop.sample_every, c.loop.checkpoint_every, c.loop.shares_every = 100, 2500, 2500, 0
   elif variant == "paper":
     _paper(c)
   else:

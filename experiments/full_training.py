@@ -44,6 +44,7 @@ _SIZE = flags.DEFINE_integer("size", 512, "Side of the film's pictures, px.", lo
 _FRAMES = flags.DEFINE_integer("frames", 300, "Of the film.", lower_bound=30)
 _WATCHED = flags.DEFINE_integer("watched", 16, "Held-out frames that are scored while training.", lower_bound=1)
 _FILM_ONLY = flags.DEFINE_bool("film_only", False, "Make the dataset, train nothing.")
+_SCORE = flags.DEFINE_bool("score", True, "Score at the end; without it --scores_only can do so later, on another machine.")
 _SCORES_ONLY = flags.DEFINE_bool("scores_only", False, "Score the run that is there.")
 _PROTOCOL_SIZE = 256  # px, at which the demo scores
 _SPLITS = ("heldout_tail", "heldout_blocks")
@@ -60,11 +61,11 @@ def main(_: list[str]) -> None:
     return
   sequence = native.read(data)
   before = json.loads(Path(_JSON.value).read_text()) if _SCORES_ONLY.value else {}
-  training = before["training"] if before else _train(config, sequence, root / "train")
+  training = _trained_before(before) if before else _train(config, sequence, root / "train")
   _write_gaussians(root / "gaussians.npz", root / "train", sequence)
   content = {
     "training": training,
-    "scores": _scores(root / "train", sequence),
+    "scores": _scores(root / "train", sequence) if _SCORE.value else {},
     "data": {
       "name": _DATA.value,
       "size": list(sequence.size),
@@ -114,6 +115,11 @@ def _train(config: ExperimentConfig, sequence: native.NativeSequence, workdir: P
     "peak_mib": round((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20),
     "device": jax.devices()[0].device_kind,
   }
+
+
+def _trained_before(record: dict[str, Any]) -> dict[str, Any]:
+  """What a record says of the training, with the machine and the commit that it had."""
+  return {"machine": record["machine"], "commit": record["commit"]} | record["training"]
 
 
 class _Watch:

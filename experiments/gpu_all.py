@@ -30,7 +30,7 @@ _MINUTES = flags.DEFINE_float("minutes", 9.0, "After which a measurement is ende
 def _tasks(out: Path, work: Path) -> dict[str, list[str]]:
   """Name -> module and flags."""
   full = ["experiments.full_training", f"--config.steps={_STEPS.value}"]
-  speed = ["experiments.train_speed", f"--data_dir={work}/full_studio/data", "--config=configs/silky.py:full", "--before=200"]
+  speed = ["experiments.train_speed", f"--data_dir={work}/full_studio/data", "--config=configs/silky.py:full", "--before=200", "--busy"]
   tasks = {
     "suite": ["experiments.gpu_suite", f"--output={out}/gpu_suite.json"],
     "full_studio": [*full, f"--work_dir={work}/full_studio", f"--json={out}/full_studio_h200.json"],
