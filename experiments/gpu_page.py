@@ -1,4 +1,4 @@
-"""The tables and the chart of docs/gpu.md, from experiments/results/rasterize_h200.json and avatar_h200.json.
+"""The tables and the chart of docs/gpu.md, from experiments/results/{rasterize,avatar,train_speed,full_studio,full_demo}_h200.json.
 
 python -m experiments.gpu_page
 """
@@ -61,6 +61,31 @@ def avatar(found: dict[str, Any]) -> str:
   return table(head, lines)
 
 
+def parts(found: dict[str, Any]) -> str:
+  """What each term adds to a training step, as Markdown."""
+  lines = [
+    [row["step"], number(row["ms"]), number(row["busy_ms"]), f"{row['launches']:.0f}", number(row["compile_s"])] for row in found["rows"]
+  ]
+  return table(["step", "ms", "GPU busy, ms", "launches", "compiled in, s"], lines)
+
+
+def full(found: dict[str, Any]) -> str:
+  """One training of the whole recipe: its stages and its scores, as Markdown."""
+  training, names = found["training"], ("L1, SSIM, alpha", "+ LPIPS", "+ physics, transport")
+  starts = [row["step"] for row in training["compiled"]]
+  lines = []
+  for row, name, after in zip(training["compiled"], names, [*starts[1:], training["steps"]], strict=False):
+    lines.append([name, f"{row['step']:,} to {after:,}", number(row["ms_a_step"]), number(row["seconds"])])
+  stages = table(["terms", "steps", "ms a step", "compiled in, s"], lines)
+  lines = []
+  for split, sizes in found["scores"].items():
+    for size, row in sizes.items():
+      decibels = [f"{row[key]:.2f}" for key in ("psnr", "mouth_psnr", "eyes_psnr", "nearest_frame_psnr")]
+      lines.append([split, size, str(row["frames"]), *decibels, f"{row['lpips_alex']:.4f}"])
+  head = ["held out", "scored at", "frames", "PSNR, dB", "mouth", "eyes", "nearest training frame", "LPIPS Alex"]
+  return f"{stages}\n\n{table(head, lines)}"
+
+
 def chart(rows: list[dict[str, Any]]) -> str:
   """Bars of milliseconds per scene, both programs, as SVG."""
   bars = [
@@ -92,7 +117,16 @@ def main() -> None:
   _CHART.write_text(chart(rows))
   begin, end = "<!-- figures: python -m experiments.gpu_page -->", "<!-- end of figures -->"
   page = _PAGE.read_text()
-  body = f"{begin}\n{rasterizer(rows)}\n\nA whole avatar:\n\n{avatar(_read('avatar_h200.json'))}\n{end}"
+  studio, demo = (_read(f"full_{name}_h200.json") for name in ("studio", "demo"))
+  took = lambda found: f"{found['training']['steps']:,} steps in {found['training']['seconds']:.0f} s, reading and compiling included"
+  sections = [
+    rasterizer(rows),
+    f"A whole avatar:\n\n{avatar(_read('avatar_h200.json'))}",
+    f"What a step's terms take, at 512x512:\n\n{parts(_read('train_speed_h200.json'))}",
+    f"The whole recipe on the studio, 512x512, noise-free, {took(studio)}:\n\n{full(studio)}",
+    f"The whole recipe on the demo clip, 256x256, {took(demo)}:\n\n{full(demo)}",
+  ]
+  body = "\n\n".join([begin, *sections, end])
   _PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: body, page, flags=re.S))
 
 

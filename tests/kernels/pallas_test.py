@@ -13,8 +13,8 @@ import pytest
 from silky_kernels import splat, triton
 from silky_kernels.rasterize.arg_specs import ARG_SPECS, ArgSpec, random_splats
 from silky_kernels.splat.pallas import splat as pallas_splat
-from silky_kernels.splat.pallas.bins import list_pairs
-from silky_kernels.splat.pallas.layout import TILE
+from silky_kernels.splat.pallas.bins import _by_depth, list_pairs
+from silky_kernels.splat.pallas.layout import TILE, Layout
 from silky_kernels.splat.pallas.pack import pack
 
 from tests.checks import TOLERANCES, assert_gradients_close, assert_pictures_close, sound_triton_kernels
@@ -120,6 +120,16 @@ def test_lists_hold_every_splat_that_is_seen_and_few_others(seed):
   assert int(lists.wanted[0]) == found.sum()
 
 
+@pytest.mark.parametrize("count", [1, 31, 128, 1000])
+def test_splats_are_ordered_by_depth_and_equal_ones_by_number(count):
+  depths = np.random.default_rng(count).uniform(0, 9, count).astype(np.float32)
+  depths[::3] = 2.5
+  depths[::7] = 0.0
+  layout = Layout(batch=1, n=count, width=8, height=8, channels=1, capacity=8, interpret=triton.interpreted())
+  found = _by_depth(layout, jnp.asarray(depths).view(jnp.uint32))
+  np.testing.assert_array_equal(found, np.argsort(depths, kind="stable"))
+
+
 def test_too_little_room_leaves_the_farthest_out():
   arrays = _arrays(SMOKE)
   whole, lists = _listed(SMOKE, arrays)
@@ -216,5 +226,5 @@ def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch):
     made, pull = jax.vjp(lambda *a: pallas_splat._splat((SMOKE.width, SMOKE.height, 4096, False), *a)[:3], *arrays)
     return pull(made)
 
-  names = ("pack", "count", "expand", "starts", "composite", "composite_transposed", "reduce")
+  names = ("pack", "rank", "count", "expand", "starts", "composite", "composite_transposed", "reduce")
   assert sound_triton_kernels(both, *arrays) == [f"silky_{name}" for name in names]

@@ -3,7 +3,8 @@
 A splat touches a tile where the tile holds a pixel centre that lies in the splat's box and, row of tiles by row of tiles, between the
 leftmost and the rightmost point of the ellipse on which alpha is 1/255. That is exact but for rounding, which errs outwards.
 
-    order    splats of all pictures by depth: one sort of N (bits of the depth, number)
+    order    splats of all pictures by depth: by counting which are nearer, kernel `_ranks`, where they are few; else one sort of (bits of
+             the depth, number)
     counts   tiles per splat: kernel `_count`
     ends     prefix sum of the counts in that order: the slots of a splat lie side by side, nearest splat first
     tiles    kernel `_expand`: the splat of each slot by bisection in `ends`, then its tile; no splat is too large for that
@@ -25,6 +26,8 @@ from silky_kernels.triton import launch, load, store
 __all__ = ["Lists", "bisect", "list_pairs"]
 
 _COUNT_BLOCK = 128
+_RANKED = 2**14  # splats, at most, that are ordered by counting. XLA sorts no more than these by passes of its own, a dozen launches
+_RANK_OWN, _RANK_OTHERS = 32, 128  # splats of a program, and those that it compares them with in a turn
 _EXPAND_BLOCK = 256
 _SATURATED = 2**30 - 1  # pairs; more are not told apart
 _SLACK = 1e-3  # px, and part of the half width: rounding of the roots
@@ -51,9 +54,7 @@ def list_pairs(layout: Layout, lines: Float[Array, "m 8"], keys: UInt32[Array, "
     lines: from `pack`, all finite; a box of 0 on either axis is a culled splat.
     keys: likewise; they ascend with the depth.
   """
-  numbers = jnp.arange(layout.batch * layout.n, dtype=jnp.uint32)
-  _, order = lax.sort((keys, numbers), num_keys=1, is_stable=True)
-  order = order.astype(jnp.int32)
+  order = _by_depth(layout, keys)
   counts = _counts(layout, lines)
   ends, wanted = _ends(layout, counts, order)
   tiles, owners = _expand(layout, lines, order, ends)
@@ -140,6 +141,47 @@ def _columns(layout: Layout, splat: Splat, ellipse: _Ellipse, row: Array) -> tup
 
 
 # ---- kernels
+
+
+def _by_depth(layout: Layout, keys: UInt32[Array, "m"]) -> Int[Array, "m"]:
+  """Splats by ascending key; of equal ones the first comes first."""
+  count = keys.shape[0]
+  if count > _RANKED:
+    _, order = lax.sort((keys, jnp.arange(count, dtype=jnp.uint32)), num_keys=1, is_stable=True)
+    return order.astype(jnp.int32)
+  return _ranks(layout, lax.bitcast_convert_type(keys, jnp.int32))  # bits of what is not negative: the same order
+
+
+def _ranks(layout: Layout, keys: Int[Array, "m"]) -> Int[Array, "m"]:
+  """The order by counting: a splat's place is how many keys are smaller, or equal and before it."""
+  count, last = keys.shape[0], 2**31 - 1
+
+  def kernel(keys: Any, order: Any) -> None:
+    first = pl.program_id(0) * _RANK_OWN
+    own = first + lax.broadcasted_iota(jnp.int32, (_RANK_OWN, 1), 0)
+    mine = load(keys, own, own < count)
+
+    def others(turn: Array) -> tuple[Array, Array]:
+      other = turn * _RANK_OTHERS + lax.broadcasted_iota(jnp.int32, (1, _RANK_OTHERS), 1)
+      return other, jnp.where(other < count, load(keys, other, other < count), last)
+
+    here = first // _RANK_OTHERS  # the turn in which a program meets its own
+
+    def step(turn: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+      total, theirs = state
+      ahead = others(turn + 1)[1]
+      # The sign of a difference of what is not negative. Equal keys count where they come before: of whole turns, by one less.
+      difference = theirs - (turn < here).astype(jnp.int32) - mine
+      return total + lax.shift_right_logical(difference, 31), ahead
+
+    nothing = jnp.zeros((_RANK_OWN, _RANK_OTHERS), jnp.int32)
+    total, _ = lax.fori_loop(0, -(-count // _RANK_OTHERS), step, (nothing, others(jnp.int32(0))[1]))
+    other, theirs = others(here)
+    total = total + ((theirs == mine) & (other < own)).astype(jnp.int32)
+    store(order, jnp.sum(total, axis=1, keepdims=True), own, own < count)  # each place is one splat's alone
+
+  grid = (-(-count // _RANK_OWN),)
+  return launch(kernel, grid, [(count, jnp.int32)], [keys], warps=4, interpret=layout.interpret, name="silky_rank")[0]
 
 
 def _counts(layout: Layout, lines: Float[Array, "m 8"]) -> Int[Array, "m"]:
