@@ -62,7 +62,7 @@ def get_config():
   c.model.physics.sample = 1024  # Gaussians per step; 0 takes all
 
   c.model.transport = ConfigDict()
-  c.model.transport.landmark_groups = "flame"  # groups by landmarks of the rig; or "face-parsing", by labels seen in training frames
+  c.model.transport.landmark_groups = "flame"  # groups by landmarks of the rig; "face-parsing": by labels seen in training frames; "one"
   c.model.transport.levels = (0, 1)  # 0: layout of the groups, 1: within each group, 2: within the cell of each landmark
   c.model.transport.atoms = 64  # Gaussians per group and step; time grows with the square
   c.model.transport.frames = 1  # rendered frames of a clip, at most

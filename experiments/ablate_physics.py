@@ -1,165 +1,162 @@
-"""Does each of the flagship's two terms move what it should? A first ablation -> experiments/results/ablation.json.
+"""Does the physics do what its name says? Every setting at several seeds, on known truth, beside controls -> results/ablate_physics.json.
 
-A made-up person on film, whose driving parameters are as noisy as a tracker's; silky with neither term, either, or both; two seeds. Of each
-run: scores on held-out frames, and, over frames in a row that it was driven by,
+A made-up person on film, driven by parameters with a tracker's errors in three sizes, and the demo clip. `ablation_cases.py` lists the
+cases, `ablation_measures.py` says what is measured. The seeds of a case are trained side by side (`training/together.py`); cases run in
+processes of their own, several at a time, and what is done is not done again.
 
-  jerk_mm       root mean square third difference of what the model adds to the mesh (mm per frame^3): what the physics term is about
-  flicker       mean affine-invariant distance of a covariance from itself a frame before, in the surface's axes
-  slip_mm       root mean square distance of Gaussians from where the mesh has them (hair: from its rest place)
-  group_mm      mean over groups of sqrt(2 S), S the balanced Sinkhorn divergence from the anchors: what transport is about
-  crack         mean squared difference of offsets across borders of groups, in spacings^2
-
-python -m experiments.ablate_physics --work_dir=runs/ablation
+python -m experiments.ablate_physics --work_dir=runs/ablate_physics --demo_data=runs/demo/data --jobs=4
 """
 
 import dataclasses
 import json
-import os
+import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from experiments.ablation_cases import CASES, Case, experiment_of
+from experiments.ablation_measures import filtered, measure_motion, measure_pictures
+from experiments.ablation_summary import summary
 from experiments.record import write_record
-from silky_jax import cli
-from silky_jax.apps.player import find_rig, open_avatar
-from silky_jax.data.clips import load_drivers
+from silky_jax.apps.player import find_rig
 from silky_jax.data.formats import native
-from silky_jax.evaluation import protocol
 from silky_jax.heap import keep_freed_memory
-from silky_jax.math import spd
-from silky_jax.math.rotation import matrix_from_quaternion
-from silky_jax.models.avatar import make
-from silky_jax.models.silky.anatomy import anatomy_of
-from silky_jax.ot.elasticity import border_continuity
-from silky_jax.ot.groups import sample
-from silky_jax.ot.sinkhorn import sinkhorn_divergence
-from silky_jax.studio.dataset import StudioConfig, film
+from silky_jax.studio.dataset import StudioConfig, Truth, film, read_truth
+from silky_jax.studio.noise import disturb
 from silky_jax.studio.scene import SceneConfig
-from silky_jax.training.checkpoint import restore_run
-from silky_jax.training.experiment import ExperimentConfig
-from silky_jax.training.loop import train
+from silky_jax.training.experiment import build
+from silky_jax.training.together import train_together
 
-_WORK = flags.DEFINE_string("work_dir", "runs/ablation", "Film and runs; what is there is used again.")
-_JSON = flags.DEFINE_string("json", "experiments/results/ablation.json", "Where the figures go; runs of other seeds in it are kept.")
-_FRAMES = flags.DEFINE_integer("frames", 240, "Length of the film.")
-_SIZE = flags.DEFINE_integer("size", 128, "Side of the pictures, px.")
-_NOISE = flags.DEFINE_float("noise", 1.0, "Level of the noise.")
+_WORK = flags.DEFINE_string("work_dir", "runs/ablate_physics", "Film and rows; what is there is used again.")
+_JSON = flags.DEFINE_string("json", "experiments/results/ablate_physics.json", "Where the figures go.")
+_DEMO = flags.DEFINE_string("demo_data", "runs/demo/data", "The demo clip's dataset; without one its cases are left out, and named.")
+_FRAMES = flags.DEFINE_integer("frames", 300, "Length of the film.")
+_SIZE = flags.DEFINE_integer("size", 192, "Side of its pictures, px.")
 _STEPS = flags.DEFINE_integer("steps", 2000, "Of each run.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1"], "Of the runs.")
-_CASES = flags.DEFINE_list("cases", ["none", "physics", "transport", "both"], "Which.")
-_KEPT = {"none": (), "physics": ("physics",), "transport": ("transport",), "both": ("physics", "transport")}
-
-
-def _config(case: str, seed: int) -> ExperimentConfig:
-  """The demo's recipe, smaller."""
-  config = ExperimentConfig.from_dict(cli.load_config("configs/silky.py:demo").to_dict())
-  own = {
-    name: dataclasses.replace(term, weight=0.0) if name in ("physics", "transport") and name not in _KEPT[case] else term
-    for name, term in config.losses.regularizers.items()
-  }
-  return dataclasses.replace(
-    config,
-    seed=seed,
-    steps=_STEPS.value,
-    model=dataclasses.replace(config.model, uv_size=80, width=64),
-    losses=dataclasses.replace(config.losses, regularizers=own),
-    loop=dataclasses.replace(config.loop, sample_every=0, checkpoint_every=_STEPS.value, shares_every=_STEPS.value // 2),
-  )
+_UV = flags.DEFINE_integer("uv_size", 80, "Texels per side of the atlas; a multiple of 16.")
+_WIDTH = flags.DEFINE_integer("width", 64, "Hidden units of the network.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
+_CASES = flags.DEFINE_string("cases", "", "Only cases in whose name this regular expression is found.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Cases at a time.", lower_bound=1)
+_MINUTES = flags.DEFINE_float("minutes", 1e9, "Begin no case after this.")
+_CASE = flags.DEFINE_string("case", "", "internal: do this one and write its row.")
+_USUAL_NOISE = 1.0  # what the filter is told of the demo's tracker, whose errors nobody knows
 
 
 def _settings() -> dict[str, Any]:
-  config = _config("both", 0)
-  terms = {name: dataclasses.asdict(config.losses.regularizers[name]) for name in _KEPT["both"]}
-  model = {name: dataclasses.asdict(getattr(config.model, name)) for name in _KEPT["both"]}
-  return {"terms": terms, "model": model, "window": config.clips.length, "uv_size": config.model.uv_size, "width": config.model.width}
+  names = {"frames": _FRAMES, "size": _SIZE, "steps": _STEPS, "uv_size": _UV, "width": _WIDTH}
+  return {**{name: flag.value for name, flag in names.items()}, "seeds": [int(seed) for seed in _SEEDS.value]}
 
 
-def measure_motion(run: Path, sequence: native.NativeSequence, count: int = 60) -> dict[str, float]:
-  """The figures of motion over `count` frames in a row, driven as given."""
-  restored = restore_run(run)
-  rig, variables = find_rig(sequence.rig_name, sequence.rig_hash), restored.state.variables
-  avatar = make(restored.config.family, restored.config.model)
-  frames = load_drivers(sequence, np.arange(count))
-  gaussians, aux = jax.jit(lambda v, f: jax.lax.map(lambda frame: avatar.deform(v, rig, frame), f))(variables, frames)
-  buffers, local = variables.buffers, 1e3 * aux["local"]
-  weight = gaussians.opacities
-  mean = lambda x, w: float(jnp.sum(x * w) / jnp.sum(w))
-  jerk = local[3:] - 3 * local[2:-1] + 3 * local[1:-2] - local[:-3]
-  axes = matrix_from_quaternion(aux["quaternions"]) * (1e3 * jnp.exp(aux["log_deviations"]))[..., None, :]
-  shapes = spd.congruence(axes, jnp.eye(3))
-  flicker = jax.jit(jax.vmap(spd.distance))(shapes[1:], shapes[:-1])
-  held = buffers["transport"]["held"]
-  off = local - 1e3 * jnp.where(held[:, None], 0.0, aux["offset"])
-  bodies, _, _ = anatomy_of(buffers)
-  chosen, there = sample(bodies, 128, jnp.zeros(()))
-  anchors = aux["anchors"] + jnp.where(
-    held[:, None], 0.0, jnp.sum(matrix_from_quaternion(aux["carried"]) * aux["offset"][:, :, None], axis=-1)
-  )
-
-  @jax.jit
-  def drift(t):
-    masses = (weight[t] * buffers["spacing"] ** 2)[chosen] * there
-    middle = jnp.mean(anchors[t][chosen], axis=1, keepdims=True)
-    around = lambda x: 1e3 * (x[t][chosen] - middle)
-    found = sinkhorn_divergence(around(gaussians.means), masses, around(anchors), masses, threshold=1e-3, max_iterations=2000)
-    return jnp.sum(jnp.sqrt(2 * jnp.maximum(found.value, 0)) * found.converged) / jnp.sum(found.converged)
-
-  crack = jax.vmap(lambda u: border_continuity(u, buffers["neighbours"], bodies.groups, jnp.ones(len(bodies.counts)), buffers["spacing"]))
-  return {
-    "jerk_mm": mean(jnp.sum(jerk**2, axis=-1), weight[3:]) ** 0.5,
-    "flicker": mean(flicker, weight[1:]),
-    "slip_mm": mean(jnp.sum(off**2, axis=-1), weight) ** 0.5,
-    "group_mm": float(np.mean([float(drift(t)) for t in range(0, count, 10)])),
-    "crack": float(jnp.mean(crack(1e-3 * off))),
-  }
+def _row_path(name: str) -> Path:
+  return Path(_WORK.value) / "rows" / f"{re.sub('[^a-z0-9.]+', '_', name.lower())}.json"
 
 
-def _one(case: str, seed: int, root: Path) -> dict[str, Any]:
-  data, run = root / "film", root / f"{case}_{seed}"
-  sequence = native.read(data)
-  begun = time.perf_counter()
-  train(_config(case, seed), sequence, find_rig(sequence.rig_name, sequence.rig_hash), run)
-  seconds = time.perf_counter() - begun
-  player = open_avatar(run)
-  config = protocol.EvalConfig(resolution=sequence.size[0])
-  found = protocol.evaluate(
-    lambda frames: player.render(player.own(frames)), sequence, np.full(3, 0.5, np.float32), lpips={}, config=config
-  )
-  row: dict[str, Any] = {"case": case, "seed": seed, "seconds": round(seconds, 1)}
-  for split, scores in found.metrics.items():
-    row[f"psnr_{split}"] = scores["avatar"]["psnr"]
-    row[f"temporal_psnr_{split}"] = scores["avatar"]["temporal"].get("psnr")
-  row |= measure_motion(run, sequence)
-  lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-  steps = [line for line in lines if "event" not in line]
-  row["skipped"] = float(np.sum([line["skipped"] for line in steps]))
-  row["unsolved_per_step"] = float(np.mean([line["transport_unsolved"] for line in steps if "transport_unsolved" in line] or [0.0]))
-  row["shares"] = {k: v for k, v in next(line for line in reversed(lines) if line.get("event") == "shares").items() if isinstance(v, float)}
-  return row
+def _load(case: Case) -> tuple[native.NativeSequence, Truth | None]:
+  """The film, driven as a tracker would have it."""
+  if case.film == "demo":
+    return native.read(_DEMO.value), None
+  data = Path(_WORK.value) / "film"
+  sequence, truth = native.read(data), read_truth(data)
+  keys = ("expression", "pose", "eyelids", "translation")
+  rig = find_rig(sequence.rig_name, sequence.rig_hash)
+  driven = disturb({key: truth.parameters[key] for key in keys}, rig.expression_names, level=case.noise, fps=sequence.fps, seed=0)
+  return dataclasses.replace(sequence, arrays=sequence.arrays | driven), truth
+
+
+def _one(name: str) -> None:
+  case = CASES[name]
+  experiment = experiment_of(case, steps=_STEPS.value, uv_size=_UV.value, width=_WIDTH.value)
+  sequence, truth = _load(case)
+  level = case.noise or _USUAL_NOISE
+  smooth = filtered(sequence, level=level, part=case.filtered or 1.0)
+  if case.filtered:
+    sequence = smooth
+  rig = jax.device_put(find_rig(sequence.rig_name, sequence.rig_hash))
+  seeds = [int(seed) for seed in _SEEDS.value]
+  made = train_together(experiment, sequence, rig, seeds)
+  avatar, settings = build(experiment).avatar, made.experiment.step_config(made.experiment.stages[-1], made.capacity).render
+  runs = []
+  for place, seed in enumerate(seeds):
+    variables = jax.tree.map(lambda leaf, place=place: leaf[place], made.states.variables)
+    runs.append({
+      "seed": seed,
+      **measure_pictures(avatar, variables, rig, sequence, settings, experiment.background),
+      **measure_motion(avatar, variables, rig, sequence, truth, None if case.filtered else smooth),
+      "not_finite": sum(int(np.sum(~np.isfinite(leaf))) for leaf in jax.tree.leaves(variables.params)),
+      "skipped": float(sum(row["skipped"][place] for row in made.metrics)),
+    })  # fmt: skip
+  row = {"case": name, "settings": _settings(), "train_s": round(made.seconds, 1), "compile_s": [round(s, 1) for s in made.compiled]}
+  row |= {"device": jax.devices()[0].device_kind, "runs": runs}
+  path = _row_path(name)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix(".part")
+  part.write_text(json.dumps(row, indent=1) + "\n")
+  part.rename(path)
+  print(json.dumps({key: value for key, value in row.items() if key != "settings"}), flush=True)
+
+
+def _rows() -> Iterator[dict[str, Any]]:
+  """What is done with these settings."""
+  for name in CASES:
+    if _row_path(name).exists() and (row := json.loads(_row_path(name).read_text()))["settings"] == _settings():
+      yield row
+
+
+def _do(names: list[str]) -> dict[str, str]:
+  """Run cases, some at a time; how those that failed ended."""
+  until, left = time.perf_counter() + 60 * _MINUTES.value, list(names)
+  running: dict[str, subprocess.Popen] = {}
+  failed: dict[str, str] = {}
+  passed = [word for word in sys.argv[1:] if not word.startswith(("--cases", "--jobs", "--minutes", "--json"))]
+  logs = Path(_WORK.value) / "logs"
+  logs.mkdir(parents=True, exist_ok=True)
+  while left or running:
+    while left and len(running) < _JOBS.value and time.perf_counter() < until:
+      name = left.pop(0)
+      log = open(logs / f"{_row_path(name).stem}.log", "w")  # noqa: SIM115 - the child writes it
+      command = [sys.executable, "-m", "experiments.ablate_physics", *passed, f"--case={name}"]
+      running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    time.sleep(0.2)
+    for name, process in list(running.items()):
+      if (code := process.poll()) is not None:
+        del running[name]
+        print(f"{name}: {'done' if not code else f'failed ({code})'}; {len(left)} to begin, {len(running)} running", flush=True)
+        if code:
+          failed[name] = f"ended with {code}, see its log"
+    if time.perf_counter() > until:
+      failed |= dict.fromkeys(left, "not begun: the time was up")
+      left = []
+  return failed
 
 
 def main(_: list[str]) -> None:
-  """Film, train, measure."""
+  """Film, run the cases, gather."""
   logging.set_verbosity(logging.WARNING)
   keep_freed_memory()
-  root = Path(_WORK.value)
-  if not (root / "film" / "dataset.json").exists():
-    film(root / "film", StudioConfig(seed=0, scene=SceneConfig(frames=_FRAMES.value, resolution=_SIZE.value), noise_level=_NOISE.value))
-  what = {"film": {"frames": _FRAMES.value, "size": _SIZE.value, "noise": _NOISE.value, "seed": 0}, "steps": _STEPS.value}
-  before = json.loads(Path(_JSON.value).read_text()) if Path(_JSON.value).exists() else {}
-  rows = before.get("rows", []) if all(before.get(key) == value for key, value in what.items()) else []
-  for seed in map(int, _SEEDS.value):
-    for case in _CASES.value:
-      row = _one(case, seed, root)
-      print(json.dumps(row), flush=True)
-      rows = [r for r in rows if (r["case"], r["seed"]) != (case, seed)] + [row]
-      content = {**what, "settings": _settings(), "cpus": len(os.sched_getaffinity(0)), "rows": rows}
-      write_record(_JSON.value, content, command="python -m experiments.ablate_physics", packages=("jax", "ott-jax"))
+  if _CASE.value:
+    _one(_CASE.value)
+    return
+  data = Path(_WORK.value) / "film"
+  if not (data / "dataset.json").exists():
+    film(data, StudioConfig(seed=0, scene=SceneConfig(frames=_FRAMES.value, resolution=_SIZE.value), noise_level=0.0, video=False))
+  wanted = [name for name in CASES if re.search(_CASES.value, name)]
+  missing = {}
+  if not (Path(_DEMO.value) / "dataset.json").exists():
+    missing = {name: f"no dataset in --demo_data {_DEMO.value}" for name in wanted if CASES[name].film == "demo"}
+  done = {row["case"] for row in _rows()}
+  missing |= _do([name for name in wanted if name not in done and name not in missing])
+  rows = list(_rows())
+  content = {**_settings(), "summary": summary(rows), "rows": rows, "missing": missing}
+  write_record(_JSON.value, content, command="python -m experiments.ablate_physics", packages=("jax", "ott-jax"))
+  print(json.dumps(content["summary"], indent=1))
 
 
 if __name__ == "__main__":

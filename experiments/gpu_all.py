@@ -24,6 +24,7 @@ _DEMO = flags.DEFINE_string(
 )
 _ONLY = flags.DEFINE_list("only", [], "Which of them; all when empty.")
 _STEPS = flags.DEFINE_integer("steps", 30_000, "Of the full training.", lower_bound=1)
+_JOBS = flags.DEFINE_integer("jobs", 5, "Cases of the ablation at a time: compiling is most of a case, and CPU work.")
 _MINUTES = flags.DEFINE_float("minutes", 9.0, "After which a measurement is ended.")
 
 
@@ -38,6 +39,10 @@ def _tasks(out: Path, work: Path) -> dict[str, list[str]]:
     "gsplat": ["experiments.bench_gsplat", f"--output={out}/rasterize_h200.json", f"--gaussians={work}/full_studio/gaussians.npz"],
     "avatar": ["experiments.bench_avatar", f"--output={out}/avatar_h200.json"],
     "steps": [*speed, f"--json={out}/train_speed_h200.json"],
+    "ablation": [
+      *("experiments.ablate_physics", f"--work_dir={work}/ablate_physics", f"--demo_data={_DEMO.value}"),
+      *(f"--json={out}/ablate_physics.json", f"--jobs={_JOBS.value}", f"--minutes={_MINUTES.value - 1}"),
+    ],
     "steps_ott": [*speed, "--lpips=", "--config.model.transport.solver=ott", f"--json={out}/train_speed_ott_h200.json"],
   }
   if not (Path(_DEMO.value) / "dataset.json").exists():

@@ -17,8 +17,16 @@ __all__ = ["write_record"]
 def write_record(path: Path | str, content: Mapping[str, Any], *, command: str, packages: tuple[str, ...]) -> None:
   """Write figures as JSON beside the machine, the versions of `packages`, the commit and the command that makes them again."""
   machine = {"device": _device(), "python": platform.python_version(), "cores": os.cpu_count()}
-  machine |= {name: metadata.version(name) for name in packages}
+  machine |= {name: _version(name) for name in packages}
   Path(path).write_text(json.dumps({**content, "machine": machine, "commit": _commit(), "command": command}, indent=1) + "\n")
+
+
+def _version(package: str) -> str | None:
+  """None for a package that is there as bare files: figures that took minutes are not lost over it."""
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:
+    return None
 
 
 def _device() -> str:

@@ -92,8 +92,8 @@ def _short_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_float("physics_weight", None, text, lower_bound=0.0, flag_values=values)
   text = "Weight of optimal transport over anatomical groups; 0 takes it out. Short for --config.losses.regularizers.transport.weight."
   flags.DEFINE_float("ot_weight", None, text, lower_bound=0.0, flag_values=values)
-  text = "What groups go by: landmarks of the rig, or labels seen in training frames. Short for --config.model.transport.landmark_groups."
-  flags.DEFINE_enum("landmark_groups", None, ["flame", "face-parsing"], text, flag_values=values)
+  text = "What groups go by: the rig's landmarks, labels seen in training, or nothing. Short for --config.model.transport.landmark_groups."
+  flags.DEFINE_enum("landmark_groups", None, ["flame", "face-parsing", "one"], text, flag_values=values)
 
 
 def _with_short_flags(values: flags.FlagValues) -> Any:

@@ -12,7 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 from silky_jax.flame.regions import PARTS
 from silky_jax.math import safe
 
-__all__ = ["FLAME", "PARSING", "Bodies", "Grouping", "Mobility", "bodies_of", "landmark_groups", "mobility_of", "parsing_groups", "sample"]
+__all__ = [
+  "FLAME", "ONE", "PARSING", "Bodies", "Grouping", "Mobility", "bodies_of", "landmark_groups", "mobility_of", "parsing_groups", "sample",
+]  # fmt: skip
 
 Mobility = Literal["rigid", "semi", "mobile"]
 _LIPS = ("upper_lip", "lower_lip")
@@ -77,6 +79,7 @@ class Grouping(NamedTuple):
 
 FLAME = Grouping(tuple(g.name for g in _FLAME_GROUPS), tuple(g.mobility for g in _FLAME_GROUPS))
 PARSING = Grouping(tuple(g.name for g, _ in _PARSING_GROUPS), tuple(g.mobility for g, _ in _PARSING_GROUPS))
+ONE = Grouping(("head",), ("semi",))  # no anatomy: what an ablation compares with
 
 
 def landmark_groups(

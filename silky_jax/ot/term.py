@@ -35,7 +35,7 @@ _FORGET = 0.98  # of the running stress, per step
 class TransportConfig:
   """Settings of the term."""
 
-  landmark_groups: Literal["flame", "face-parsing"] = "flame"
+  landmark_groups: Literal["flame", "face-parsing", "one"] = "flame"
   levels: tuple[int, ...] = (0, 1)  # 2 needs landmark groups
   atoms: int = 64  # per group and step; time grows with the square
   frames: int = 1  # of a clip's rendered frames

@@ -29,6 +29,7 @@ from silky_jax.training.experiment import Experiment, ExperimentConfig, build
 from silky_jax.training.metrics import JsonLines, Means
 from silky_jax.training.shares import make_shares
 from silky_jax.training.shortage import PAIR_BYTES, explain, is_shortage
+from silky_jax.training.start import fresh_variables, some_frames
 from silky_jax.training.step import Stage, create_state, make_train_step
 from silky_jax.training.supply import Kept, Program, Supply, make_program, received
 from silky_jax.types import Frame, PyTree, Render, TrainState, Variables
@@ -155,17 +156,13 @@ class _Run:
     return restored
 
   def _begin(self, init_from: Path | None) -> None:
-    avatar, config = self.experiment.avatar, self.config
-    variables = avatar.init(jax.random.key(config.seed), self.rig, self.sequence.subject)
-    if config.corrections.enabled:
-      variables = corrections.begin(config.corrections, variables, self.drivers, self.plan.frames)
+    config = self.config
+    variables = fresh_variables(self.experiment, self.rig, self.sequence, self.plan, self.drivers, painted=init_from is None)
     if init_from is not None:
       other = checkpoint.restore_run(init_from, rig=(self.sequence.rig_name, self.sequence.rig_hash)).state.variables
       if jax.tree.map(jnp.shape, other) != jax.tree.map(jnp.shape, variables):
         raise UserError(f"init_from: the variables of {init_from} have other names or shapes than this config makes")
       variables = other
-    elif avatar.paint is not None and config.paint_frames:
-      variables = jax.jit(avatar.paint)(variables, self.rig, self._some_frames(config.paint_frames))
     self.state = create_state(variables, self.experiment.optimizer, seed=config.seed)
     wanted = max(int(result.pairs) for _, result in self._pictures(variables, config.render.capacity, 4))
     self.capacity = max(config.render.capacity, next_capacity(wanted))
@@ -320,17 +317,12 @@ class _Run:
     identity = {"rig_name": self.sequence.rig_name, "rig_hash": self.sequence.rig_hash, "camera": camera, "fps": self.sequence.fps}
     self.store.save(self.state, family=self.config.family, capacity=self.capacity, **identity)
 
-  def _some_frames(self, count: int) -> Frame:
-    """Training frames, evenly spread."""
-    train = self.plan.frames
-    return self.sequence.frames(train[np.unique(np.linspace(0, len(train) - 1, count).round().astype(int))])
-
   def _pictures(self, variables: Variables, capacity: int, count: int) -> Iterator[tuple[Frame, Render]]:
     """Training frames and their renders, on the config's background."""
     if self._renderer is None or self._renderer[0] != capacity:
       config = self.experiment.step_config(self.experiment.stages[0], capacity).render
       self._renderer = capacity, make_renderer(self.experiment.avatar, config)
-    frames = self._some_frames(count)
+    frames = some_frames(self.sequence, self.plan, count)
     for i in range(len(frames.index)):
       frame = corrections.correct(variables, _pick(frames, i))
       yield frame, self._renderer[1](variables, self.rig, frame, jnp.asarray(self.config.background))

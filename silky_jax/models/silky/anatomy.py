@@ -28,7 +28,7 @@ _MM = 1e3
 
 def grouping_of(config: TransportConfig) -> Grouping:
   """The table of groups that a config asks for."""
-  tables = {"flame": grouping.FLAME, "face-parsing": grouping.PARSING}
+  tables = {"flame": grouping.FLAME, "face-parsing": grouping.PARSING, "one": grouping.ONE}
   if config.landmark_groups not in tables:
     raise ConfigError(f"model.transport.landmark_groups: expected one of {tuple(tables)}, got {config.landmark_groups!r}")
   return tables[config.landmark_groups]
@@ -55,6 +55,8 @@ def begin(config: SilkyConfig, rig: FlameRig, points: Float[Array, "n 3"], verti
   if config.transport.landmark_groups == "flame":
     marks = landmarks(vertices, rig.faces, rig.landmarks)
     member, cells = grouping.landmark_groups(points, buffers["regions"], rig.region_names, marks)
+  elif config.transport.landmark_groups == "one":
+    member = jnp.zeros(len(points), jnp.int32)
   else:
     nothing = jnp.zeros((len(points), len(PARTS)))
     member = grouping.parsing_groups(nothing, _labels(rig)[buffers["regions"]])

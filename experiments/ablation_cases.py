@@ -1,0 +1,82 @@
+"""What `ablate_physics` compares: each case is the base recipe with some keys changed, on a film, driven with some noise."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from silky_jax import cli
+from silky_jax.training.experiment import ExperimentConfig
+
+__all__ = ["CASES", "Case", "experiment_of"]
+
+_BOTH = ("physics", "transport")
+_NOISES = (0.5, 1.0, 2.0)
+
+
+class Case(NamedTuple):
+  """One setting."""
+
+  film: str = "studio"  # or demo
+  noise: float = 1.0  # level of the studio's tracker-like errors
+  terms: tuple[str, ...] = _BOTH  # of physics and transport
+  changes: dict[str, Any] = {}  # noqa: RUF012 - never written to: dotted keys of the config -> values
+  filtered: float = 0.0  # drivers low-passed by the causal filter, at this part of its usual process noise; 0: as tracked
+
+
+def _cases() -> dict[str, Case]:
+  both = lambda **changes: Case(changes={key.replace("__", "."): value for key, value in changes.items()})
+  none = lambda **changes: both(**changes)._replace(terms=())
+  ladder = {"none": (), "physics": ("physics",), "transport": ("transport",), "both": _BOTH}
+  return {
+    **{f"{name}, noise {noise:g}": Case(noise=noise, terms=terms) for noise in _NOISES for name, terms in ladder.items()},
+    # Controls: what a cheap trick would do.
+    "control: no network": none(model__residual="none"),
+    "control: motion penalty x 10": none(losses__regularizers__motion__weight=1e-2),
+    "control: motion penalty x 100": none(losses__regularizers__motion__weight=1e-1),
+    "control: filtered drivers": Case(terms=(), filtered=1.0),
+    "control: filtered drivers, harder": Case(terms=(), filtered=0.3),
+    # Physics, part by part.
+    "means of order 1": both(model__physics__order=1),
+    **{f"covariances by {name}": both(model__physics__predictor=name) for name in ("mesh", "airm1", "logeuclid2", "bures1")},
+    "absolute": both(model__physics__mode="absolute"),
+    "physics x 10": both(losses__regularizers__physics__weight=1.0),
+    # Transport, part by part.
+    **{f"weights {name}": both(model__transport__weight_family=name) for name in ("sech", "rational", "constant")},
+    "without E2": both(model__transport__stiffness_rate=0.0),
+    "without E3": both(model__transport__border=0.0),
+    "groups face-parsing": both(model__transport__landmark_groups="face-parsing"),
+    "groups one": both(model__transport__landmark_groups="one", model__transport__atoms=128, model__transport__levels=(1,)),
+    "transport x 10": both(losses__regularizers__transport__weight=10.0),
+    # The UV splatter image.
+    "uv, none": none(model__residual="uv"),
+    "uv, both": both(model__residual="uv"),
+    **{f"{name}, demo": Case(film="demo", noise=0.0, terms=terms) for name, terms in ladder.items()},
+  }  # fmt: skip
+
+
+CASES = _cases()
+
+
+def experiment_of(case: Case, *, steps: int, uv_size: int, width: int) -> ExperimentConfig:
+  """The demo's recipe, smaller, without the terms that a case leaves out.
+
+  Args:
+    case: which.
+    steps: of the run.
+    uv_size: texels per side of the atlas.
+    width: hidden units.
+  """
+  config = cli.load_config("configs/silky.py:demo")
+  config.steps, config.model.uv_size, config.model.width = steps, uv_size, width
+  for name in _BOTH:
+    if name not in case.terms:
+      config.losses.regularizers[name].weight = 0.0
+  for key, value in case.changes.items():
+    *path, last = key.split(".")
+    place = config
+    for part in path:
+      place = place[part]
+    place[last] = value
+  experiment = ExperimentConfig.from_dict(config.to_dict())
+  return dataclasses.replace(
+    experiment, loop=dataclasses.replace(experiment.loop, sample_every=0, shares_every=0, checkpoint_every=steps, resident="yes")
+  )

@@ -1,0 +1,229 @@
+"""What `ablate_physics` measures of one avatar: scores of held-out pictures and of their change, and where its points really are.
+
+Positions are those of Gaussians that ride on skin, against the same UV points of the true mesh (studio films only):
+
+  error_mm       root mean square distance to the true position, world
+  jitter_mm      root mean square third difference of the positions (mm per frame^3), in the world; `true_jitter_mm` is the truth's
+  covariance_jitter  mean affine-invariant distance of a covariance, in the world, from itself a frame before
+  own_jitter_mm  jitter of what the model adds to the mesh, in the surface's axes
+  tearing        share of neighbours across borders of groups that are further apart than on the mesh by more than two spacings, in the
+                 tenth of the held-out frames whose expression is farthest from the mean
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from silky_jax.data.clips import load_drivers
+from silky_jax.data.formats import native
+from silky_jax.evaluation import scores
+from silky_jax.losses import perceptual
+from silky_jax.math import spd
+from silky_jax.models import corrections
+from silky_jax.models.drive import make_renderer
+from silky_jax.models.protocol import Avatar
+from silky_jax.models.silky.anatomy import anatomy_of
+from silky_jax.physics.filter import smooth_track
+from silky_jax.render.pipeline import RenderConfig
+from silky_jax.studio.dataset import Truth
+from silky_jax.studio.noise import NoiseConfig
+from silky_jax.types import FlameRig, Frame, Variables
+
+__all__ = ["HELD_OUT", "filtered", "measure_motion", "measure_pictures"]
+
+HELD_OUT = ("heldout_blocks", "heldout_tail")
+_MM = 1e3
+_EXTREME = 0.1  # of the held-out frames
+_CHUNK = 16  # pictures rendered at a time
+
+
+# ---- pictures
+
+
+def measure_pictures(
+  avatar: Avatar,
+  variables: Variables,
+  rig: FlameRig,
+  sequence: native.NativeSequence,
+  settings: RenderConfig,
+  background: tuple[float, ...],
+) -> dict[str, float]:
+  """Mean scores over held-out frames, driven as the sequence says; names as of `evaluation.scores`, and `tlp`.
+
+  tlp: mean |LPIPS(r_t, r_t-1) - LPIPS(g_t, g_t-1)| of renders and truth (Chu et al. 2020).
+  """
+  color, see = jnp.asarray(background), perceptual.load("alexnet")
+  gathered: dict[str, list[np.ndarray]] = {}
+  for split in HELD_OUT:
+    index = np.asarray(sequence.splits[split])
+    if not len(index):  # a short film has no blocks
+      continue
+    shown, photos, masks = [], [], []
+    for first in range(0, len(index), _CHUNK):
+      chosen = index[first : first + _CHUNK]
+      padded = sequence.frames(np.resize(chosen, _CHUNK))  # one shape, one program
+      image, photo, found = _render_and_score(avatar, settings, variables, rig, padded, color, see)
+      for name, values in found.items():
+        gathered.setdefault(name, []).append(np.asarray(values)[: len(chosen)])
+      shown.append(np.asarray(image)[: len(chosen)])
+      photos.append(np.asarray(photo)[: len(chosen)])
+      masks.append(np.asarray(padded.mask)[: len(chosen)])
+    pictures = [np.concatenate(part) for part in (shown, photos, masks)]
+    pairs = scores.successive_pairs(index, np.zeros(0, int))
+    for first in range(0, len(pairs), _CHUNK):
+      chosen = pairs[first : first + _CHUNK]
+      found = _score_pairs(*(part[np.resize(chosen, (_CHUNK, 2))] for part in pictures), see)
+      for name, values in found.items():
+        gathered.setdefault(name, []).append(np.asarray(values)[: len(chosen)])
+  return {name: float(np.nanmean(np.concatenate(values))) for name, values in gathered.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _render_and_score(avatar, settings, variables, rig, frames, background, see):
+  render = make_renderer(avatar, settings)
+  made = jax.lax.map(lambda frame: render(variables, rig, frame, background).image, frames)
+  image = jnp.clip(made, 0.0, 1.0)
+  photo = scores.composite(jnp.asarray(frames.image), frames.mask, background)
+  kept = ("psnr", "ssim", "lpips_alex", "mouth.psnr", "mouth.ssim", "eyes.psnr", "eyes.ssim")
+  found = scores.frame_scores(image, image, photo, frames.mask, frames.parts, lpips=lambda a, b: perceptual.lpips(see, a, b))
+  return image, photo, {name: found[name] for name in kept}
+
+
+@jax.jit
+def _score_pairs(image, photo, mask, see):
+  distance = lambda a, b: perceptual.lpips(see, a, b)
+  shown = scores.inside(image, photo, mask)
+  found = scores.pair_scores(image, photo, mask, lpips=distance)
+  return found | {"tlp": jnp.abs(distance(shown[:, 1], shown[:, 0]) - distance(photo[:, 1], photo[:, 0]))}
+
+
+# ---- motion
+
+
+class _Track(NamedTuple):
+  """Of t frames in a row or with gaps."""
+
+  means: Float[np.ndarray, "t n 3"]  # mm, world
+  anchors: Float[np.ndarray, "t n 3"]
+  local: Float[np.ndarray, "t n 3"]  # mm, surface's axes
+  flicker: Float[np.ndarray, "p n"]  # of successive frames
+
+
+def measure_motion(
+  avatar: Avatar,
+  variables: Variables,
+  rig: FlameRig,
+  sequence: native.NativeSequence,
+  truth: Truth | None,
+  smooth: native.NativeSequence | None,
+) -> dict[str, float]:
+  """See the module's text. Training frames by corrected drivers, held-out ones as tracked and, where given, as `smooth` has them."""
+  held_out = np.concatenate([np.asarray(sequence.splits[split]) for split in HELD_OUT])
+  ways = {"train": (sequence, np.asarray(sequence.splits["train"]), True), "heldout": (sequence, held_out, False)}
+  if smooth is not None:
+    ways["heldout_filtered"] = (smooth, held_out, False)
+  skin = np.asarray(_on_skin(variables, rig))
+  found: dict[str, float] = {}
+  for name, (driven, index, corrected) in ways.items():
+    frames = load_drivers(driven, index)
+    track = _track(avatar, variables, rig, corrections.correct(variables, frames) if corrected else frames, index)
+    found[f"{name}.jitter_mm"] = _jitter(track.means[:, skin], index)
+    found[f"{name}.own_jitter_mm"] = _jitter(track.local[:, skin], index)
+    found[f"{name}.covariance_jitter"] = float(track.flicker[:, skin].mean())
+    if truth is not None:
+      real = _MM * _true_points(truth, variables, rig, index)
+      found[f"{name}.true_jitter_mm"] = _jitter(real[:, skin], index)
+      found[f"{name}.error_mm"] = float(np.sqrt(np.mean(np.sum((track.means - real)[:, skin] ** 2, axis=-1))))
+    if name == "heldout":
+      found["tearing"] = _tearing(variables, track, frames)
+  return found
+
+
+def _track(avatar: Avatar, variables: Variables, rig: FlameRig, frames: Frame, index: Int[np.ndarray, "t"]) -> _Track:
+  pairs = np.flatnonzero(np.diff(index) == 1)
+  means, anchors, local, covariances = _positions(avatar, variables, rig, frames)
+  flicker = jax.lax.map(lambda i: spd.distance(_MM**2 * covariances[i + 1], _MM**2 * covariances[i]), jnp.asarray(pairs))
+  return _Track(*(_MM * np.asarray(x, np.float64) for x in (means, anchors, local)), np.asarray(flicker))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _positions(avatar, variables, rig, frames):
+  def one(frame):
+    gaussians, aux = avatar.deform(variables, rig, frame)
+    return gaussians.means, aux["anchors"], aux["local"], gaussians.covariances
+
+  return jax.lax.map(one, frames)
+
+
+def _jitter(points: Float[np.ndarray, "t n 3"], index: Int[np.ndarray, "t"]) -> float:
+  """Root mean square third difference where four frames follow each other."""
+  third = points[3:] - 3 * points[2:-1] + 3 * points[1:-2] - points[:-3]
+  whole = index[3:] - index[:-3] == 3
+  return float(np.sqrt(np.mean(np.sum(third[whole] ** 2, axis=-1))))
+
+
+def _on_skin(variables: Variables, rig: FlameRig) -> Any:
+  """Gaussians on parts that no hair covers and no tracker guesses."""
+  names = [name not in ("scalp", "neck", "torso", "eye_socket", "mouth_interior") for name in rig.region_names]
+  return jnp.asarray(names)[variables.buffers["regions"]] & (variables.buffers["alive"] > 0)
+
+
+def _true_points(truth: Truth, variables: Variables, rig: FlameRig, index: Int[np.ndarray, "t"]) -> Float[np.ndarray, "t n 3"]:
+  corners = np.asarray(rig.faces)[np.asarray(variables.buffers["faces"])]
+  return np.einsum("nk,tnkc->tnc", np.asarray(variables.buffers["barycentric"], np.float64), truth.vertices[index][:, corners])
+
+
+def _tearing(variables: Variables, track: _Track, frames: Frame) -> float:
+  buffers = variables.buffers
+  if "transport" not in buffers:
+    return float("nan")
+  groups, neighbours = np.asarray(anatomy_of(buffers)[0].groups), np.asarray(buffers["neighbours"])
+  mean, scale = np.asarray(buffers["mean_expression"]), np.asarray(buffers["expression_scale"])
+  far = np.sum(((np.asarray(frames.expression) - mean) / scale) ** 2, axis=-1)
+  chosen = np.argsort(-far)[: max(1, round(_EXTREME * len(far)))]
+  own, other = np.nonzero((groups[:, None] != groups[neighbours]) & (groups[:, None] >= 0) & (groups[neighbours] >= 0))
+  other = neighbours[own, other]
+  apart = lambda points: np.linalg.norm(points[chosen][:, own] - points[chosen][:, other], axis=-1)
+  return float(np.mean(apart(track.means) - apart(track.anchors) > 2 * _MM * np.asarray(buffers["spacing"])[own]))
+
+
+# ---- drivers
+
+
+def filtered(sequence: native.NativeSequence, *, level: float, part: float) -> native.NativeSequence:
+  """The drivers by the causal filter (physics.filter), each channel by itself, from the first frame on.
+
+  Args:
+    sequence: as tracked.
+    level: of the studio's noise, which the filter is told as the observations' deviation.
+    part: process noise: this part of that deviation is what a prediction may miss from frame to frame.
+  """
+  usual, arrays = NoiseConfig(), dict(sequence.arrays)
+  count = len(arrays["index"])
+  degrees = np.radians([0.0, usual.head, usual.jaw, usual.gaze, usual.gaze])  # pose: root, neck or head, jaw, eyes
+  degrees[0] = degrees[1]
+  spread = {
+    "expression": np.full(arrays["expression"].shape[1:], usual.expression),
+    "pose": np.repeat(degrees[:, None], 3, axis=1),
+    "eyelids": np.full(arrays["eyelids"].shape[1:], usual.eyelids),
+    "translation": np.asarray(usual.translation),
+  }
+  for name, deviation in spread.items():
+    deviation = (level * deviation).reshape(-1).astype(np.float32)
+    rate = part * deviation * sequence.fps**3
+    track = smooth_track(
+      jnp.asarray(arrays[name].reshape(count, -1, 1)),
+      jnp.asarray(deviation[:, None, None] ** 2),
+      jnp.ones((count, 1), bool),
+      jnp.asarray(arrays["time"], jnp.float32),
+      jnp.asarray(arrays["shot"]),
+      process_noise=jnp.asarray(rate, jnp.float32),
+    )
+    arrays[name] = np.asarray(track.mean[..., 0], np.float32).reshape(arrays[name].shape)
+  arrays["eyelids"] = np.clip(arrays["eyelids"], 0.0, 1.0)
+  return dataclasses.replace(sequence, arrays=arrays)
