@@ -59,8 +59,8 @@ def _row_path(name: str) -> Path:
   return Path(_WORK.value) / "rows" / f"{re.sub('[^a-z0-9.]+', '_', name.lower())}.json"
 
 
-def _load(case: Case) -> tuple[native.NativeSequence, Truth | None]:
-  """The film, driven as a tracker would have it."""
+def _load(case: Case) -> tuple[native.NativeSequence, tuple[Truth, native.NativeSequence] | None]:
+  """The film, driven as a tracker would have it; the truth, and the film driven by it."""
   if case.film == "demo":
     return native.read(_DEMO.value), None
   data = Path(_WORK.value) / "film"
@@ -68,7 +68,7 @@ def _load(case: Case) -> tuple[native.NativeSequence, Truth | None]:
   keys = ("expression", "pose", "eyelids", "translation")
   rig = find_rig(sequence.rig_name, sequence.rig_hash)
   driven = disturb({key: truth.parameters[key] for key in keys}, rig.expression_names, level=case.noise, fps=sequence.fps, seed=0)
-  return dataclasses.replace(sequence, arrays=sequence.arrays | driven), truth
+  return dataclasses.replace(sequence, arrays=sequence.arrays | driven), (truth, sequence)
 
 
 def _one(name: str) -> None:

@@ -4,6 +4,8 @@ Positions are those of Gaussians that ride on skin, against the same UV points o
 
   error_mm       root mean square distance to the true position, world
   jitter_mm      root mean square third difference of the positions (mm per frame^3), in the world; `true_jitter_mm` is the truth's
+  skull_error_mm, skull_jitter_mm, skull_true_jitter_mm  the same in the axes of the skull, the tracked one's and the true one's: what is
+                 left when errors of the head's place are taken out, which no term on Gaussians sees
   covariance_jitter  mean affine-invariant distance of a covariance, in the world, from itself a frame before
   own_jitter_mm  jitter of what the model adds to the mesh, in the surface's axes
   tearing        share of neighbours across borders of groups that are further apart than on the mesh by more than two spacings, in the
@@ -112,6 +114,11 @@ class _Track(NamedTuple):
   anchors: Float[np.ndarray, "t n 3"]
   local: Float[np.ndarray, "t n 3"]  # mm, surface's axes
   flicker: Float[np.ndarray, "p n"]  # of successive frames
+  skull: tuple[Float[np.ndarray, "t 3 3"], Float[np.ndarray, "t 3"]]  # its axes, and its place, mm
+
+  def inside(self, points: Float[np.ndarray, "t n 3"]) -> Float[np.ndarray, "t n 3"]:
+    """Points of the world in the skull's axes."""
+    return np.einsum("tij,tni->tnj", self.skull[0], points - self.skull[1][:, None])
 
 
 def measure_motion(
@@ -119,10 +126,17 @@ def measure_motion(
   variables: Variables,
   rig: FlameRig,
   sequence: native.NativeSequence,
-  truth: Truth | None,
+  truth: tuple[Truth, native.NativeSequence] | None,
   smooth: native.NativeSequence | None,
 ) -> dict[str, float]:
-  """See the module's text. Training frames by corrected drivers, held-out ones as tracked and, where given, as `smooth` has them."""
+  """See the module's text. Training frames by corrected drivers, held-out ones as tracked and, where given, as `smooth` has them.
+
+  Args:
+    avatar, variables, rig: the avatar.
+    sequence: as tracked.
+    truth: of a studio film, and the film driven by it.
+    smooth: the film driven by filtered parameters.
+  """
   held_out = np.concatenate([np.asarray(sequence.splits[split]) for split in HELD_OUT])
   ways = {"train": (sequence, np.asarray(sequence.splits["train"]), True), "heldout": (sequence, held_out, False)}
   if smooth is not None:
@@ -136,9 +150,12 @@ def measure_motion(
     found[f"{name}.own_jitter_mm"] = _jitter(track.local[:, skin], index)
     found[f"{name}.covariance_jitter"] = float(track.flicker[:, skin].mean())
     if truth is not None:
-      real = _MM * _true_points(truth, variables, rig, index)
-      found[f"{name}.true_jitter_mm"] = _jitter(real[:, skin], index)
-      found[f"{name}.error_mm"] = float(np.sqrt(np.mean(np.sum((track.means - real)[:, skin] ** 2, axis=-1))))
+      real = _MM * _true_points(truth[0], variables, rig, index)
+      exact = _track(avatar, variables, rig, load_drivers(truth[1], index), index)
+      for kind, own, other in (("", track.means, real), ("skull_", track.inside(track.means), exact.inside(real))):
+        found[f"{name}.{kind}jitter_mm"] = _jitter(own[:, skin], index)
+        found[f"{name}.{kind}true_jitter_mm"] = _jitter(other[:, skin], index)
+        found[f"{name}.{kind}error_mm"] = float(np.sqrt(np.mean(np.sum((own - other)[:, skin] ** 2, axis=-1))))
     if name == "heldout":
       found["tearing"] = _tearing(variables, track, frames)
   return found
@@ -146,16 +163,17 @@ def measure_motion(
 
 def _track(avatar: Avatar, variables: Variables, rig: FlameRig, frames: Frame, index: Int[np.ndarray, "t"]) -> _Track:
   pairs = np.flatnonzero(np.diff(index) == 1)
-  means, anchors, local, covariances = _positions(avatar, variables, rig, frames)
+  means, anchors, local, covariances, head, translation = _positions(avatar, variables, rig, frames)
   flicker = jax.lax.map(lambda i: spd.distance(_MM**2 * covariances[i + 1], _MM**2 * covariances[i]), jnp.asarray(pairs))
-  return _Track(*(_MM * np.asarray(x, np.float64) for x in (means, anchors, local)), np.asarray(flicker))
+  far = lambda x: _MM * np.asarray(x, np.float64)
+  return _Track(far(means), far(anchors), far(local), np.asarray(flicker), (np.asarray(head, np.float64), far(translation)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _positions(avatar, variables, rig, frames):
   def one(frame):
     gaussians, aux = avatar.deform(variables, rig, frame)
-    return gaussians.means, aux["anchors"], aux["local"], gaussians.covariances
+    return gaussians.means, aux["anchors"], aux["local"], gaussians.covariances, aux["head"], aux["translation"]
 
   return jax.lax.map(one, frames)
 

@@ -29,7 +29,9 @@ def test_jitter_is_the_third_difference_of_frames_in_a_row():
 
 def _row(case, **figures):
   usual = {"psnr": 30.0, "heldout.true_jitter_mm": 1.0, "heldout.error_mm": 2.0, "tearing": 0.1}
-  return {"case": case, "runs": [usual | figures, usual | figures]}
+  run = usual | figures
+  run |= {f"heldout.skull_{kind}": run[f"heldout.{kind}"] for kind in ("jitter_mm", "true_jitter_mm")}
+  return {"case": case, "runs": [run, run]}
 
 
 def test_summary():
