@@ -23,8 +23,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
   studio_skull_jitter_reduction: the same in the skull's axes.
   studio_error_change_mm, studio_psnr_change_db; tearing_ratio: transport alone over none.
   demo_psnr_change_db; demo_jitter_reduction: 1 - jitter / jitter without.
-  controls: jitter and PSNR as above, of each. beats_controls: nearer to the true jitter than every control that keeps its PSNR within 0.1 dB
-  of the claim's or is better.
+  controls: jitter and PSNR as above, of each. beats_controls: nearer to the true jitter than every control that keeps its PSNR within
+  0.1 dB of the claim's or is better.
   """
   by_name = {row["case"]: row for row in rows}
   found: dict[str, Any] = {
