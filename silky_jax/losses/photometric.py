@@ -109,7 +109,7 @@ def _blur_by_shifts(x: Float[Array, "*b h w c"], taps: tuple[float, ...]) -> Flo
   """One direction after the other; the barrier keeps a compiler from making one pass of 121 taps of both."""
   for axis in (-3, -2):
     size = x.shape[axis] - len(taps) + 1
-    x = sum(tap * lax.slice_in_dim(x, i, i + size, axis=axis) for i, tap in enumerate(taps))
+    x = functools.reduce(jnp.add, [tap * lax.slice_in_dim(x, i, i + size, axis=axis) for i, tap in enumerate(taps)])
     x = lax.optimization_barrier(x)
   return x
 
