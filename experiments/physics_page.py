@@ -63,7 +63,7 @@ def tables() -> str:
   return "\n\n".join(
     [
       f"### What each term moves\n\n{film['frames']} frames of a made-up person at {film['size']} px whose parameters are as noisy as a "
-      f"tracker's, {ablation['steps']} steps, seeds {' / '.join(map(str, seeds))} (`experiments/ablate_physics.py` says what each column "
+      f"tracker's, {ablation['steps']} steps, seeds {' / '.join(map(str, seeds))} (`experiments/first_ablation.py` says what each column "
       "is; less is better up to the cracks, more after them). Nothing here is a person's clip, and the fuller evidence is another matter.",
       _table(["terms", *_COLUMNS], lines),
       "Shares of the gradient norm before the last step, least and most over these runs:",
