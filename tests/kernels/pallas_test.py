@@ -218,13 +218,18 @@ def test_shards_equal_a_loop():
 # ---- what it lowers to
 
 
-def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch):
+_PICTURE = ("pack", "rank", "count", "expand", "starts", "composite")
+
+
+@pytest.mark.parametrize(
+  ("channels", "gradient"), [(3, ("composite_transposed", "reduce")), (40, ("composite_transposed", "reduce", "feature_rows", "reduce"))]
+)
+def test_kernels_lower_to_sound_triton_code_without_a_gpu(monkeypatch, channels, gradient):
   monkeypatch.delenv(triton.INTERPRET)
-  arrays = [a[None] for a in _arrays(SMOKE)]
+  arrays = [a[None] for a in _arrays(SMOKE._replace(channels=channels))]
 
   def both(*arrays):
     made, pull = jax.vjp(lambda *a: pallas_splat._splat((SMOKE.width, SMOKE.height, 4096, False), *a)[:3], *arrays)
     return pull(made)
 
-  names = ("pack", "rank", "count", "expand", "starts", "composite", "composite_transposed", "reduce")
-  assert sound_triton_kernels(both, *arrays) == [f"silky_{name}" for name in names]
+  assert sound_triton_kernels(both, *arrays) == [f"silky_{name}" for name in (*_PICTURE, *gradient)]

@@ -6,13 +6,15 @@ from typing import NamedTuple
 from jaxtyping import Array
 from silky_kernels.triton import load
 
-__all__ = ["FEATURES", "LINE", "TILE", "Layout", "Splat", "load_splat"]
+__all__ = ["FEATURES", "LINE", "MOMENTS", "TILE", "Layout", "Splat", "load_splat"]
 
 TILE = 8  # px; a tile is one warp, two pixels a thread
 LINE = 8  # numbers per splat that lists are made from: `Splat`
+MOMENTS = 7  # numbers of a row before channels: six moments, depth
 FEATURES = 7  # numbers per splat before its features: mean, conic in powers of two, opacity, depth
 _FEW = 8  # channels that are handled one by one (shades.py)
 _MOST = 16  # channels of one program; more are done by further ones
+_MOST_BACK = 32  # of a program of the backward pass, which either sums along channels or over pixels
 
 
 class Layout(NamedTuple):
@@ -52,6 +54,16 @@ class Layout(NamedTuple):
     return min(_MOST, 1 << (self.channels - 1).bit_length()) if self.many else self.channels
 
   @property
+  def blocks(self) -> int:
+    """As `groups`, of the backward pass."""
+    return -(-self.channels // self.block_channels) if self.many else 1
+
+  @property
+  def block_channels(self) -> int:
+    """Of one program of the backward pass; where they are a vector a power of two, and the last block's may be short."""
+    return min(_MOST_BACK, 1 << (self.channels - 1).bit_length()) if self.many else self.channels
+
+  @property
   def record(self) -> int:
     """Numbers per splat that tiles are made from. A power of two: then all of them are loaded from one address."""
     return 1 << (FEATURES + self.channels - 1).bit_length()
@@ -67,21 +79,17 @@ class Layout(NamedTuple):
     return self.capacity // self.segment + self.batch * self.tiles
 
   @property
-  def first_feature(self) -> int:
-    """Place of the channels in a row."""
-    return 8 if self.many else 7
-
-  @property
   def row(self) -> int:
-    """Numbers per pair in the backward pass: six moments, depth, channels; a multiple of 16 bytes."""
-    return -(-(self.first_feature + self.group_channels) // 4) * 4
+    """Numbers per pair in the backward pass: six moments, depth, and channels where they are few; a multiple of 16 bytes."""
+    return MOMENTS + 1 if self.many else -(-(MOMENTS + self.channels) // 4) * 4
 
   def largest(self) -> dict[str, int]:
     """Numbers in the arrays that an index could be too short for."""
     states = self.groups * self.segments * (3 + self.group_channels) * TILE**2
     splats = self.batch * self.n * self.record
     image = self.batch * self.width * self.height * self.channels
-    return {"capacity": self.groups * self.capacity * self.row, "capacity (states)": states, "splats": splats, "image": image}
+    rows = self.blocks * self.capacity * max(self.row, self.block_channels)
+    return {"capacity": rows, "capacity (states)": states, "splats": splats, "image": image}
 
 
 class Splat(NamedTuple):

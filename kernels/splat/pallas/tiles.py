@@ -25,8 +25,8 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, STOP_TRANSMITTANCE
 from silky_kernels.splat.pallas.bins import Lists, bisect
-from silky_kernels.splat.pallas.layout import FEATURES, TILE, Layout
-from silky_kernels.splat.pallas.shades import Few, Many, shades_of
+from silky_kernels.splat.pallas.layout import FEATURES, MOMENTS, TILE, Layout
+from silky_kernels.splat.pallas.shades import STATES, Few, Many, shades_of, state_place, write_numbers
 from silky_kernels.triton import launch, load, store
 
 __all__ = ["composite", "composite_transposed"]
@@ -137,7 +137,7 @@ def composite(
 ) -> tuple[tuple[Array, Array, Array], list[Array]]:
   """Pictures: (image [b, h, w, c], alpha [b, h, w], depth [b, h, w]); and, where `keep`, what the gradient wants to know: the pair at which
   each tile ended, and per group and segment the tile's 64 pixels before it: transmittance, alpha, depth, channels."""
-  kinds = 3 + layout.group_channels
+  kinds = STATES + layout.group_channels
 
   def kernel(*references: Any) -> None:
     splats, starts, segments, records, background, image, alpha, depth, *kept = references
@@ -159,10 +159,10 @@ def composite(
 
       @pl.when(done % layout.segment == 0)
       def _() -> None:
-        place = ((group * layout.segments + segment + done // layout.segment) * kinds) * TILE**2
-        for kind, values in enumerate(carry[:3]):
-          store(kept[1], place + kind * TILE**2 + pixels.local, values)
-        shades.note(kept[1], place + 3 * TILE**2, pixels.local, carry[3:])
+        number = segment + done // layout.segment
+        for kind, values in enumerate(carry[:STATES]):
+          store(kept[1], state_place(layout, group, number) + kind * TILE**2 + pixels.local, values)
+        shades.note(kept[1], number, pixels.local, carry[STATES:])
 
     none = jnp.zeros(TILE**2, jnp.float32)
     start = (pixels.inside.astype(jnp.float32), none, none, *shades.none())
@@ -202,31 +202,59 @@ def composite_transposed(
     cotangents: of image, alpha and depth.
   """
   rows = _rows(layout, lists, records, background, pictures, kept, cotangents)
-  sums = _reduce(layout, lists, rows)
+  sums = _reduce(layout, lists, rows, layout.row)
   moments, to_depth = jnp.sum(sums[:, :, :6], axis=0), sums[0, :, 6]
-  to_features = jnp.moveaxis(sums[:, :, layout.first_feature : layout.first_feature + layout.group_channels], 0, 1)
-  return moments, to_depth, to_features.reshape(sums.shape[1], -1)[:, : layout.channels]
+  if not layout.many:
+    return moments, to_depth, sums[0, :, MOMENTS : MOMENTS + layout.channels]
+  features = _reduce(layout, lists, _feature_rows(layout, lists, records, kept, cotangents[0]), layout.block_channels)
+  return moments, to_depth, jnp.moveaxis(features, 0, 1).reshape(features.shape[1], -1)[:, : layout.channels]
+
+
+class _Segment(NamedTuple):
+  """What a program of the backward pass walks."""
+
+  tile: Array
+  first: Array  # pair
+  end: Array
+  reached: Array  # whether the picture looked at any of it
+
+
+def _segment(layout: Layout, number: Array, segments: Any, starts: Any, stops: Any) -> _Segment:
+  every = layout.batch * layout.tiles
+  tile = bisect(segments, number, every)
+  real = tile < every
+  tile = jnp.minimum(tile, every - 1)
+  first = load(starts, tile) + (number - load(segments, jnp.maximum(tile - 1, 0), tile > 0)) * layout.segment
+  end = jnp.where(real, jnp.minimum(first + layout.segment, load(starts, tile + 1)), first)
+  return _Segment(tile, first, end, real & (first < load(stops, tile)))
+
+
+def _clear(rows: Any, slots: Any, base: Array, width: int, stop: Array, end: Array) -> None:
+  """Zeros into the rows of pairs that nobody sees."""
+  lanes = 1 << (width - 1).bit_length()
+
+  def clear(at: Array) -> Array:
+    places = at + lax.broadcasted_iota(jnp.int32, (_CLEARED, 1), 0)
+    lane = lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
+    row = (base + load(slots, places, places < end)) * width + lane
+    store(rows, row, jnp.zeros((_CLEARED, lanes), jnp.float32), (places < end) & (lane < width))
+    return at + _CLEARED
+
+  lax.while_loop(lambda at: at < end, clear, stop)
 
 
 def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Float[Array, "x"]:
-  """Per group and slot the sums of one splat over one tile: six moments, depth, channels. One program per segment of a tile's list."""
-  kinds, every = 3 + layout.group_channels, layout.batch * layout.tiles
-  lanes = 1 << (layout.row - 1).bit_length()
+  """Per block and slot the sums of one splat over one tile: six moments, depth, and channels where they are few. One program per segment
+  of a tile's list and per block of channels, whose part of the moments it finds."""
 
   def kernel(*references: Any) -> None:
     splats, slots, starts, segments, records, background, image, alpha, depth, stops, states, *cotangents, rows = references
-    number, group = pl.program_id(0), pl.program_id(1)
-    tile = bisect(segments, number, every)
-    real = tile < every
-    tile = jnp.minimum(tile, every - 1)
-    pixels, shades = _pixels(layout, tile), shades_of(layout, group)
-    first = load(starts, tile) + (number - load(segments, jnp.maximum(tile - 1, 0), tile > 0)) * layout.segment
-    end = jnp.where(real, jnp.minimum(first + layout.segment, load(starts, tile + 1)), first)
-    reached = real & (first < load(stops, tile))
-    once = reached & pixels.inside & (group == 0)  # alpha and depth count once
-    place = ((group * layout.segments + number) * kinds) * TILE**2
-    before, total, far = (load(states, place + kind * TILE**2 + pixels.local, reached & (pixels.local >= 0)) for kind in range(3))
-    sums = shades.recall(states, place + 3 * TILE**2, pixels.local, reached & (pixels.local >= 0))
+    number, block = pl.program_id(0), pl.program_id(1)
+    tile, first, end, reached = _segment(layout, number, segments, starts, stops)
+    pixels, shades = _pixels(layout, tile), Few(layout, block, layout.block_channels)
+    once = reached & pixels.inside & (block == 0)  # alpha and depth count once
+    place, noted = state_place(layout, 0, number), reached & (pixels.local >= 0)
+    before, total, far = (load(states, place + kind * TILE**2 + pixels.local, noted) for kind in range(STATES))
     to_image, to_alpha, to_depth = cotangents
     to_far, along_alpha = load(to_depth, pixels.at, once), load(to_alpha, pixels.at, once)
     left = along_alpha * (load(alpha, pixels.at, once) - total) + to_far * (load(depth, pixels.at, once) - far)
@@ -234,9 +262,9 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
     behind = shades.behind(background, pixels.picture)
     # What of a pixel's colour is still to come: image - (1 - total) background - sum.
     rest = shades.add(shades.pixels(image, pixels.at, pixels.inside), total - 1.0, behind)
+    sums = shades.recall(states, number, pixels.local, noted)
     left = left + shades.along(to_colors, tuple(part - sum_ for part, sum_ in zip(rest, sums, strict=True)))
     along_alpha = along_alpha - shades.along(to_colors, behind)
-
     fetch = _fetcher(layout, records, shades)
 
     def use(at: Array, live: Array, fetched: tuple, carry: tuple) -> tuple:
@@ -248,24 +276,45 @@ def _rows(layout, lists, records, background, pictures, kept, cotangents) -> Flo
       g = met.alpha * (before * along - left / (1.0 - met.alpha))
       g = jnp.where((met.weight > 0) & (met.raw <= LARGEST_ALPHA), g, 0.0)
       moments = [*_moments(met, g), jnp.sum(met.weight * to_far)]
-      shades.write_row(rows, (group * layout.capacity + load(slots, at, live)) * layout.row, live, moments, met.weight, to_colors)
+      row = (block * layout.capacity + load(slots, at, live)) * layout.row
+      sums = [] if layout.many else [jnp.sum(met.weight * cotangent) for cotangent in to_colors]
+      write_numbers(rows, row, live, [*moments, *sums])
       return met.after, left
 
     stop, _ = _walk(first, end, _BACKWARD_TURN, splats, fetch, use, (before, left))
-
-    def clear(at: Array) -> Array:
-      places = at + lax.broadcasted_iota(jnp.int32, (_CLEARED, 1), 0)
-      row = (group * layout.capacity + load(slots, places, places < end)) * layout.row + lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-      here = (places < end) & (lax.broadcasted_iota(jnp.int32, (1, lanes), 1) < layout.row)
-      store(rows, row, jnp.zeros((_CLEARED, lanes), jnp.float32), here)
-      return at + _CLEARED
-
-    lax.while_loop(lambda at: at < end, clear, stop)
+    _clear(rows, slots, block * layout.capacity, layout.row, stop, end)
 
   inputs = [lists.splats, lists.slots, lists.starts, lists.segments, records, background, *pictures, *kept, *cotangents]
-  outputs = [(layout.groups * layout.capacity * layout.row, jnp.float32)]
-  grid = (layout.segments, layout.groups)
+  outputs = [(layout.blocks * layout.capacity * layout.row, jnp.float32)]
+  grid = (layout.segments, layout.blocks)
   return launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_composite_transposed")[0]
+
+
+def _feature_rows(layout, lists, records, kept, to_image) -> Float[Array, "x"]:
+  """Per block and slot the gradient of a splat's features over one tile, where channels are many: sums of weight times cotangent, which
+  want neither the features nor what lies behind."""
+  width = layout.block_channels
+
+  def kernel(*references: Any) -> None:
+    splats, slots, starts, segments, records, stops, states, to_image, rows = references
+    number, block = pl.program_id(0), pl.program_id(1)
+    tile, first, end, reached = _segment(layout, number, segments, starts, stops)
+    pixels, shades = _pixels(layout, tile), Many(layout, block, width)
+    before = load(states, state_place(layout, 0, number) + pixels.local, reached & (pixels.local >= 0))
+    to_colors = shades.pixels(to_image, pixels.at, pixels.inside & reached)
+    fetch = lambda splat: tuple(load(records, splat * layout.record + k) for k in range(FEATURES - 1))
+
+    def use(at: Array, live: Array, line: Numbers, carry: tuple) -> tuple:
+      met = _meet(pixels, line, live, carry[0])
+      shades.write_sums(rows, load(slots, at, live), live, met.weight, to_colors)
+      return (met.after,)
+
+    stop, _ = _walk(first, end, _BACKWARD_TURN, splats, fetch, use, (before,))
+    _clear(rows, slots, block * layout.capacity, width, stop, end)
+
+  inputs = [lists.splats, lists.slots, lists.starts, lists.segments, records, *kept, to_image]
+  outputs, grid = [(layout.blocks * layout.capacity * width, jnp.float32)], (layout.segments, layout.blocks)
+  return launch(kernel, grid, outputs, inputs, warps=1, interpret=layout.interpret, name="silky_feature_rows")[0]
 
 
 def _moments(met: _Meeting, g: Float[Array, "64"]) -> list[Array]:
@@ -274,20 +323,20 @@ def _moments(met: _Meeting, g: Float[Array, "64"]) -> list[Array]:
   return [jnp.sum(value) for value in (g, x, y, x * met.dx, x * met.dy, y * met.dy)]
 
 
-def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"]) -> Float[Array, "g m r"]:
-  """Adds the rows of each splat, in the order of its slots."""
+def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"], width: int) -> Float[Array, "b m r"]:
+  """Adds the rows of each splat and block of channels, `width` numbers each, in the order of its slots."""
   count = lists.order.shape[0]
-  lanes = 1 << (layout.row - 1).bit_length()
+  lanes = 1 << (width - 1).bit_length()
   block = max(1, _REDUCE_NUMBERS // (lanes * _REDUCE_ROWS))
 
   def kernel(rows: Any, order: Any, ends: Any, tiles: Any, sums: Any) -> None:
-    group = pl.program_id(1)
+    of = pl.program_id(1)
     rank = pl.program_id(0) * block + lax.broadcasted_iota(jnp.int32, (block, 1), 0)
     real = rank < count
     start = load(ends, jnp.maximum(rank - 1, 0), real & (rank > 0))
     stop = jnp.minimum(load(ends, jnp.minimum(rank, count - 1), real), layout.capacity)
     lane = lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-    used = lane < layout.row
+    used = lane < width
 
     def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
       turn, total = state
@@ -296,17 +345,17 @@ def _reduce(layout: Layout, lists: Lists, rows: Float[Array, "x"]) -> Float[Arra
         mine = slot < stop
         # A slot without a tile has no row: the two kernels that count and fill may round differently.
         filled = mine & (load(tiles, slot, mine).astype(jnp.int32) < layout.batch * layout.tiles)
-        row = load(rows, (group * layout.capacity + slot) * layout.row + lane, mine & used)
+        row = load(rows, (of * layout.capacity + slot) * width + lane, mine & used)
         total = total + jnp.where(filled, row, 0.0)
       return turn + 1, total
 
     turns = (jnp.max(stop - start) + _REDUCE_ROWS - 1) // _REDUCE_ROWS
     _, total = lax.while_loop(lambda state: state[0] < turns, step, (jnp.int32(0), jnp.zeros((block, lanes), jnp.float32)))
     splat = load(order, jnp.minimum(rank, count - 1), real)
-    store(sums, (group * count + splat) * layout.row + lane, total, real & used)
+    store(sums, (of * count + splat) * width + lane, total, real & used)
 
   inputs = [rows, lists.order, lists.ends, lists.tiles]
-  outputs = [(layout.groups * count * layout.row, jnp.float32)]
-  grid = (-(-count // block), layout.groups)
+  outputs = [(layout.blocks * count * width, jnp.float32)]
+  grid = (-(-count // block), layout.blocks)
   sums = launch(kernel, grid, outputs, inputs, warps=4, interpret=layout.interpret, name="silky_reduce")[0]
-  return sums.reshape(layout.groups, count, layout.row)
+  return sums.reshape(layout.blocks, count, width)
