@@ -33,6 +33,7 @@ from silky_jax.losses import perceptual
 from silky_jax.training.experiment import ExperimentConfig
 from silky_jax.training.loop import Trained, train
 from silky_jax.training.objective import StepConfig
+from silky_jax.training.start import loss_networks
 from silky_jax.training.step import make_train_step
 from silky_jax.training.supply import Kept, Supply, make_program
 from silky_jax.training.synthetic import synthetic_sequence
@@ -72,8 +73,7 @@ def main(_: list[str]) -> None:
   rig = jax.device_put(find_rig(sequence.rig_name, sequence.rig_hash))
   begun = _begin(config, sequence, rig)
   supply = Supply(sequence, plan_clips(sequence, config.clips), load_drivers(sequence), config)
-  used = any("perceptual" in stage.weights for stage in begun.experiment.stages)
-  own = _network(config.losses.perceptual_net, config.losses.perceptual_precision) if used else {}
+  own = loss_networks(begun.experiment)
   supply.keep(begun.experiment.step_config(begun.experiment.stages[-1], begun.capacity), own)
   rows = []
   for case in _cases(begun, own, supply.kept):

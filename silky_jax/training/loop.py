@@ -29,7 +29,7 @@ from silky_jax.training.experiment import Experiment, ExperimentConfig, build
 from silky_jax.training.metrics import JsonLines, Means
 from silky_jax.training.shares import make_shares
 from silky_jax.training.shortage import PAIR_BYTES, explain, is_shortage
-from silky_jax.training.start import fresh_variables, some_frames
+from silky_jax.training.start import fresh_variables, loss_networks, some_frames
 from silky_jax.training.step import Stage, create_state, make_train_step
 from silky_jax.training.supply import Kept, Program, Supply, make_program, received
 from silky_jax.types import Frame, PyTree, Render, TrainState, Variables
@@ -106,19 +106,12 @@ class _Run:
     self.plan = plan_clips(sequence, config.clips)
     self.drivers = load_drivers(sequence)
     self.supply = Supply(sequence, self.plan, self.drivers, config)
-    self.networks = self._networks()
+    self.networks = loss_networks(self.experiment)
     self.compiles = 0
     self.scratch = 0  # bytes of the newest compiled step
     self._steps: dict[tuple[int, int], tuple[Callable[..., Any], list[str]]] = {}
     self._shares: dict[tuple[int, int], Callable[..., Any]] = {}
     self._renderer: tuple[int, Renderer] | None = None
-
-  def _networks(self) -> PyTree:
-    used = any("perceptual" in stage.weights for stage in self.experiment.stages)
-    losses = self.config.losses
-    return (
-      jax.device_put({"perceptual": perceptual.cast(perceptual.load(losses.perceptual_net), losses.perceptual_precision)}) if used else {}
-    )
 
   # ---- start
 

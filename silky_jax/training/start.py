@@ -4,11 +4,12 @@ import jax
 import numpy as np
 
 from silky_jax.data.clips import ClipPlan, Sequence
+from silky_jax.losses import perceptual
 from silky_jax.models import corrections
 from silky_jax.training.experiment import Experiment
-from silky_jax.types import FlameRig, Frame, Variables
+from silky_jax.types import FlameRig, Frame, PyTree, Variables
 
-__all__ = ["fresh_variables", "some_frames"]
+__all__ = ["fresh_variables", "loss_networks", "some_frames"]
 
 
 def some_frames(sequence: Sequence, plan: ClipPlan, count: int) -> Frame:
@@ -21,6 +22,18 @@ def some_frames(sequence: Sequence, plan: ClipPlan, count: int) -> Frame:
   """
   chosen = np.unique(np.linspace(0, len(plan.frames) - 1, count).round().astype(int))
   return sequence.frames(plan.frames[chosen])
+
+
+def loss_networks(experiment: Experiment) -> PyTree:
+  """What losses look through, on the device; {} where no stage looks through anything.
+
+  Args:
+    experiment: from `build`.
+  """
+  losses = experiment.config.losses
+  if not any("perceptual" in stage.weights for stage in experiment.stages):
+    return {}
+  return jax.device_put({"perceptual": perceptual.cast(perceptual.load(losses.perceptual_net), losses.perceptual_precision)})
 
 
 def fresh_variables(

@@ -18,13 +18,12 @@ from jaxtyping import Array, Float
 from silky_jax.config import ConfigError
 from silky_jax.data.clips import Sequence as Video
 from silky_jax.data.clips import load_drivers, plan_clips
-from silky_jax.losses import perceptual
 from silky_jax.models import corrections
 from silky_jax.models.drive import make_renderer
 from silky_jax.progress import Progress
 from silky_jax.render.pipeline import next_capacity
 from silky_jax.training.experiment import Experiment, ExperimentConfig, build
-from silky_jax.training.start import fresh_variables, some_frames
+from silky_jax.training.start import fresh_variables, loss_networks, some_frames
 from silky_jax.training.step import Stage, create_state, make_train_step
 from silky_jax.training.supply import Kept, Supply, make_program
 from silky_jax.types import FlameRig, PyTree, TrainState
@@ -76,7 +75,7 @@ def train_together(
   states = [create_state(v, one.optimizer, seed=one.config.seed) for v, one in zip(fresh, experiments, strict=True)]
   capacity = _capacity(first, fresh[0], rig, some_frames(sequence, plan, _LOOKED_AT))
   supplies = [Supply(sequence, plan, drivers, one.config) for one in experiments]
-  networks = _networks(first)
+  networks = loss_networks(first)
   supplies[0].keep(first.step_config(first.stages[-1], capacity), networks)
   for supply in supplies[1:]:
     supply.kept = supplies[0].kept  # the same pictures
@@ -135,13 +134,6 @@ def _program(
     return jax.lax.scan(lambda states, sent: every(states, rig, sent, networks, kept), states, sent)
 
   return program, names
-
-
-def _networks(experiment: Experiment) -> PyTree:
-  losses = experiment.config.losses
-  if not any("perceptual" in stage.weights for stage in experiment.stages):
-    return {}
-  return jax.device_put({"perceptual": perceptual.cast(perceptual.load(losses.perceptual_net), losses.perceptual_precision)})
 
 
 def _capacity(experiment: Experiment, variables: PyTree, rig: FlameRig, frames: PyTree) -> int:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 from jaxtyping import Array
 from silky_kernels.triton import load
 
-__all__ = ["FEATURES", "LINE", "MOMENTS", "TILE", "Layout", "Splat", "load_splat"]
+__all__ = ["FEATURES", "LINE", "MOMENTS", "STATES", "TILE", "Layout", "Splat", "load_splat"]
 
 TILE = 8  # px; a tile is one warp, two pixels a thread
 LINE = 8  # numbers per splat that lists are made from: `Splat`
+STATES = 3  # numbers of a pixel before its channels, as the picture notes them: transmittance, alpha, depth
 MOMENTS = 7  # numbers of a row before channels: six moments, depth
 FEATURES = 7  # numbers per splat before its features: mean, conic in powers of two, opacity, depth
 _FEW = 8  # channels that are handled one by one (shades.py)
@@ -85,7 +86,7 @@ class Layout(NamedTuple):
 
   def largest(self) -> dict[str, int]:
     """Numbers in the arrays that an index could be too short for."""
-    states = self.groups * self.segments * (3 + self.group_channels) * TILE**2
+    states = self.groups * self.segments * (STATES + self.group_channels) * TILE**2
     splats = self.batch * self.n * self.record
     image = self.batch * self.width * self.height * self.channels
     rows = self.blocks * self.capacity * max(self.row, self.block_channels)

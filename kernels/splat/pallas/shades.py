@@ -4,7 +4,7 @@ One by one, each is a number that all threads load, and a vector of 64 pixels th
 thread has to tell another anything. As a vector they are loaded together, a few by each thread, and added to one array [64, c], or summed
 over its pixels: fewer loads and fewer sums across threads. So pictures of more than 8 channels are made from vectors, and their gradient in
 two kernels: what sums along channels takes them one by one, what sums over pixels as a vector.
-Both kinds have the same functions; `none`, `add` and so on take and give tuples of arrays, the state of a loop.
+What both kinds do has the same names; `none`, `add` and so on take and give tuples of arrays, the state of a loop.
 """
 
 from typing import Any, NamedTuple
@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
-from silky_kernels.splat.pallas.layout import FEATURES, TILE, Layout
+from silky_kernels.splat.pallas.layout import FEATURES, STATES, TILE, Layout
 from silky_kernels.triton import load, store
 
-__all__ = ["STATES", "Few", "Many", "shades_of", "state_place", "write_numbers"]
+__all__ = ["Few", "Many", "shades_of", "state_place", "write_numbers"]
 
 _PIXELS = TILE**2
-STATES = 3  # of a pixel before its channels: transmittance, alpha, depth
 Values = tuple[Array, ...]
 
 
@@ -96,9 +95,6 @@ class Many(NamedTuple):
 
   def add(self, colors: Values, weight: Array, shade: Values) -> Values:
     return (colors[0] + weight[:, None] * shade[0],)
-
-  def along(self, cotangents: Values, shade: Values) -> Array:
-    return jnp.sum(cotangents[0] * shade[0], axis=1)
 
   def _place(self, at: Array, mask: Array) -> tuple[Array, Array]:
     number, there = self._lane()

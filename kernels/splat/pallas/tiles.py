@@ -25,8 +25,8 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 from silky_kernels.rasterize.definition import LARGEST_ALPHA, SMALLEST_ALPHA, STOP_TRANSMITTANCE
 from silky_kernels.splat.pallas.bins import Lists, bisect
-from silky_kernels.splat.pallas.layout import FEATURES, MOMENTS, TILE, Layout
-from silky_kernels.splat.pallas.shades import STATES, Few, Many, shades_of, state_place, write_numbers
+from silky_kernels.splat.pallas.layout import FEATURES, MOMENTS, STATES, TILE, Layout
+from silky_kernels.splat.pallas.shades import Few, Many, shades_of, state_place, write_numbers
 from silky_kernels.triton import launch, load, store
 
 __all__ = ["composite", "composite_transposed"]
