@@ -128,7 +128,8 @@ def get_config():
   c.corrections.camera = False  # each view's camera too: for several cameras
   c.corrections.start = 0.1  # share of the run after which they are learnt
   c.corrections.rate = (0.3, 0.03)  # of a size, per look at a frame; first and last
-  c.corrections.prior = 1e-2  # weight of their mean square, in sizes
+  c.corrections.prior = 1e-2  # weight of what holds them back: their mean square, in sizes
+  c.corrections.inertia = False  # the prior is what the track says of its own noise and inertia; wants clips.length of 3 or more
   c.corrections.head = 0.5  # degrees
   c.corrections.translation = 0.002  # metres
   c.corrections.jaw = 1.0  # degrees

@@ -22,7 +22,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments.ablation_cases import CASES, Case, experiment_of
-from experiments.ablation_measures import filtered, measure_motion, measure_pictures
+from experiments.ablation_drivers import WAYS, drive
+from experiments.ablation_measures import measure_motion, measure_pictures
 from experiments.ablation_summary import summary
 from experiments.record import write_record
 from silky_jax.apps.player import find_rig
@@ -47,7 +48,6 @@ _CASES = flags.DEFINE_string("cases", "", "Only cases in whose name this regular
 _JOBS = flags.DEFINE_integer("jobs", 1, "Cases at a time.", lower_bound=1)
 _MINUTES = flags.DEFINE_float("minutes", 1e9, "Begin no case after this.")
 _CASE = flags.DEFINE_string("case", "", "internal: do this one and write its row.")
-_USUAL_NOISE = 1.0  # what the filter is told of the demo's tracker, whose errors nobody knows
 
 
 def _settings() -> dict[str, Any]:
@@ -75,10 +75,8 @@ def _one(name: str) -> None:
   case = CASES[name]
   experiment = experiment_of(case, steps=_STEPS.value, uv_size=_UV.value, width=_WIDTH.value)
   sequence, truth = _load(case)
-  level = case.noise or _USUAL_NOISE
-  smooth = filtered(sequence, level=level, part=case.filtered or 1.0)
-  if case.filtered:
-    sequence = smooth
+  sequence = drive(sequence, case.drivers)
+  ways = {"tracked": sequence} | {way: drive(sequence, way) for way in (WAYS if case.swept else ("calm",)) if way != "tracked"}
   rig = jax.device_put(find_rig(sequence.rig_name, sequence.rig_hash))
   seeds = [int(seed) for seed in _SEEDS.value]
   made = train_together(experiment, sequence, rig, seeds)
@@ -86,10 +84,14 @@ def _one(name: str) -> None:
   runs = []
   for place, seed in enumerate(seeds):
     variables = jax.tree.map(lambda leaf, place=place: leaf[place], made.states.variables)
+    found: dict[str, Any] = {}
+    for way, driven in ways.items():
+      own = measure_pictures(avatar, variables, rig, driven, settings, experiment.background)
+      own |= measure_motion(avatar, variables, rig, driven, truth, training=way == "tracked")
+      found |= {key if way == "tracked" else f"{way}: {key}": value for key, value in own.items()}
     runs.append({
       "seed": seed,
-      **measure_pictures(avatar, variables, rig, sequence, settings, experiment.background),
-      **measure_motion(avatar, variables, rig, sequence, truth, None if case.filtered else smooth),
+      **found,
       "not_finite": sum(int(np.sum(~np.isfinite(leaf))) for leaf in jax.tree.leaves(variables.params)),
       "skipped": _STEPS.value * float(np.mean([row["skipped"][place] for row in made.metrics])),  # calls are equally long
     })  # fmt: skip

@@ -19,25 +19,38 @@ class Case(NamedTuple):
   noise: float = 1.0  # level of the studio's tracker-like errors
   terms: tuple[str, ...] = _BOTH  # of physics and transport
   changes: dict[str, Any] = {}  # noqa: RUF012 - never written to: dotted keys of the config -> values
-  filtered: float = 0.0  # drivers low-passed by the causal filter, at this part of its usual process noise; 0: as tracked
+  drivers: str = "tracked"  # of WAYS: how the film is driven, trained on and held out
+  swept: bool = False  # whether held-out frames are driven in every one of WAYS
 
 
 def _cases() -> dict[str, Case]:
   both = lambda **changes: Case(changes={key.replace("__", "."): value for key, value in changes.items()})
   none = lambda **changes: both(**changes)._replace(terms=())
   ladder = {"none": (), "physics": ("physics",), "transport": ("transport",), "both": _BOTH}
+  ends = ("none", "both")
   return {
-    **{f"{name}, noise {noise:g}": Case(noise=noise, terms=terms) for noise in _NOISES for name, terms in ladder.items()},
+    **{f"{name}, noise {noise:g}": Case(noise=noise, terms=ladder[name], swept=name in ends) for noise in _NOISES for name in ladder},
+    **{f"{name}, demo": Case(film="demo", noise=0.0, terms=terms, swept=name in ends) for name, terms in ladder.items()},
     # Controls: what a cheap trick would do.
     "control: no network": none(model__residual="none"),
     "control: motion penalty x 10": none(losses__regularizers__motion__weight=1e-2),
     "control: motion penalty x 100": none(losses__regularizers__motion__weight=1e-1),
-    "control: filtered drivers": Case(terms=(), filtered=1.0),
-    "control: filtered drivers, harder": Case(terms=(), filtered=0.3),
+    "control: low-passed film": none()._replace(drivers="one pole 0.5"),
+    # Remedies against what the tracker says of the head.
+    "calm film": both()._replace(drivers="calm"),
+    "none, no corrections": none(corrections__enabled=False),
+    "both, no corrections": both(corrections__enabled=False),
+    "both, corrections by inertia": both(corrections__inertia=True),
+    "none, corrections by inertia": none(corrections__inertia=True),
+    "both, corrections by inertia x 10": both(corrections__inertia=True, corrections__prior=1e-1),
+    "both, corrections by inertia, demo": both(corrections__inertia=True)._replace(film="demo", noise=0.0),
+    "both, no corrections, demo": both(corrections__enabled=False)._replace(film="demo", noise=0.0),
     # Physics, part by part.
     "means of order 1": both(model__physics__order=1),
     **{f"covariances by {name}": both(model__physics__predictor=name) for name in ("mesh", "airm1", "logeuclid2", "bures1")},
     "absolute": both(model__physics__mode="absolute"),
+    "absolute x 10": both(model__physics__mode="absolute", losses__regularizers__physics__weight=1.0),
+    "two-sided": both(model__physics__sided="both"),
     "physics x 10": both(losses__regularizers__physics__weight=1.0),
     # Transport, part by part.
     **{f"weights {name}": both(model__transport__weight_family=name) for name in ("sech", "rational", "constant")},
@@ -49,7 +62,7 @@ def _cases() -> dict[str, Case]:
     # The UV splatter image.
     "uv, none": none(model__residual="uv"),
     "uv, both": both(model__residual="uv"),
-    **{f"{name}, demo": Case(film="demo", noise=0.0, terms=terms) for name, terms in ladder.items()},
+    "uv, demo": both(model__residual="uv")._replace(film="demo", noise=0.0),
   }  # fmt: skip
 
 
@@ -57,7 +70,7 @@ CASES = _cases()
 
 
 def experiment_of(case: Case, *, steps: int, uv_size: int, width: int) -> ExperimentConfig:
-  """The demo's recipe, smaller, without the terms that a case leaves out.
+  """The demo's recipe, smaller, with corrections of what was tracked, without the terms that a case leaves out.
 
   Args:
     case: which.
@@ -67,6 +80,7 @@ def experiment_of(case: Case, *, steps: int, uv_size: int, width: int) -> Experi
   """
   config = cli.load_config("configs/silky.py:demo")
   config.steps, config.model.uv_size, config.model.width = steps, uv_size, width
+  config.corrections.enabled = True
   for name in _BOTH:
     if name not in case.terms:
       config.losses.regularizers[name].weight = 0.0

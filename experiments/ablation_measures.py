@@ -12,7 +12,6 @@ Positions are those of Gaussians that ride on skin, against the same UV points o
                  tenth of the held-out frames whose expression is farthest from the mean
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -30,13 +29,11 @@ from silky_jax.models import corrections
 from silky_jax.models.drive import make_renderer
 from silky_jax.models.protocol import Avatar
 from silky_jax.models.silky.anatomy import anatomy_of
-from silky_jax.physics.filter import smooth_track
 from silky_jax.render.pipeline import RenderConfig
 from silky_jax.studio.dataset import Truth
-from silky_jax.studio.noise import NoiseConfig
 from silky_jax.types import FlameRig, Frame, Variables
 
-__all__ = ["HELD_OUT", "filtered", "measure_motion", "measure_pictures"]
+__all__ = ["HELD_OUT", "measure_motion", "measure_pictures"]
 
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
@@ -127,24 +124,24 @@ def measure_motion(
   rig: FlameRig,
   sequence: native.NativeSequence,
   truth: tuple[Truth, native.NativeSequence] | None,
-  smooth: native.NativeSequence | None,
+  *,
+  training: bool = True,
 ) -> dict[str, float]:
-  """See the module's text. Training frames by corrected drivers, held-out ones as tracked and, where given, as `smooth` has them.
+  """See the module's text. Training frames by corrected drivers, held-out ones as the sequence has them.
 
   Args:
     avatar, variables, rig: the avatar.
-    sequence: as tracked.
+    sequence: the film, however driven.
     truth: of a studio film, and the film driven by it.
-    smooth: the film driven by filtered parameters.
+    training: whether to look at the training frames too.
   """
   held_out = np.concatenate([np.asarray(sequence.splits[split]) for split in HELD_OUT])
-  ways = {"train": (sequence, np.asarray(sequence.splits["train"]), True), "heldout": (sequence, held_out, False)}
-  if smooth is not None:
-    ways["heldout_filtered"] = (smooth, held_out, False)
+  ways = {"train": (np.asarray(sequence.splits["train"]), True)} if training else {}
+  ways["heldout"] = (held_out, False)
   skin = np.asarray(_on_skin(variables, rig))
   found: dict[str, float] = {}
-  for name, (driven, index, corrected) in ways.items():
-    frames = load_drivers(driven, index)
+  for name, (index, corrected) in ways.items():
+    frames = load_drivers(sequence, index)
     track = _track(avatar, variables, rig, corrections.correct(variables, frames) if corrected else frames, index)
     found[f"{name}.jitter_mm"] = _jitter(track.means[:, skin], index)
     found[f"{name}.own_jitter_mm"] = _jitter(track.local[:, skin], index)
@@ -208,40 +205,3 @@ def _tearing(variables: Variables, track: _Track, frames: Frame) -> float:
   other = neighbours[own, other]
   apart = lambda points: np.linalg.norm(points[chosen][:, own] - points[chosen][:, other], axis=-1)
   return float(np.mean(apart(track.means) - apart(track.anchors) > 2 * _MM * np.asarray(buffers["spacing"])[own]))
-
-
-# ---- drivers
-
-
-def filtered(sequence: native.NativeSequence, *, level: float, part: float) -> native.NativeSequence:
-  """The drivers by the causal filter (physics.filter), each channel by itself, from the first frame on.
-
-  Args:
-    sequence: as tracked.
-    level: of the studio's noise, which the filter is told as the observations' deviation.
-    part: process noise: this part of that deviation is what a prediction may miss from frame to frame.
-  """
-  usual, arrays = NoiseConfig(), dict(sequence.arrays)
-  count = len(arrays["index"])
-  degrees = np.radians([0.0, usual.head, usual.jaw, usual.gaze, usual.gaze])  # pose: root, neck or head, jaw, eyes
-  degrees[0] = degrees[1]
-  spread = {
-    "expression": np.full(arrays["expression"].shape[1:], usual.expression),
-    "pose": np.repeat(degrees[:, None], 3, axis=1),
-    "eyelids": np.full(arrays["eyelids"].shape[1:], usual.eyelids),
-    "translation": np.asarray(usual.translation),
-  }
-  for name, deviation in spread.items():
-    deviation = (level * deviation).reshape(-1).astype(np.float32)
-    rate = part * deviation * sequence.fps**3
-    track = smooth_track(
-      jnp.asarray(arrays[name].reshape(count, -1, 1)),
-      jnp.asarray(deviation[:, None, None] ** 2),
-      jnp.ones((count, 1), bool),
-      jnp.asarray(arrays["time"], jnp.float32),
-      jnp.asarray(arrays["shot"]),
-      process_noise=jnp.asarray(rate, jnp.float32),
-    )
-    arrays[name] = np.asarray(track.mean[..., 0], np.float32).reshape(arrays[name].shape)
-  arrays["eyelids"] = np.clip(arrays["eyelids"], 0.0, 1.0)
-  return dataclasses.replace(sequence, arrays=arrays)

@@ -9,6 +9,13 @@ alike belongs to the avatar, or to the camera, and so is there for held-out fram
 learnt on training pictures, holds for every picture of that view. With one still camera, or one camera that moves, the pose says it all,
 and `camera` adds nothing.
 
+What holds them back is their mean square, u^2; or, with `inertia`, what the track itself says of how noisy and how inert each parameter d
+is: with the likeliest noise r and process noise q of `physics.inertia`, d' corrected and d^ predicted from the two frames before,
+
+    mean_k ((d'_k - d_k) / r)^2 + mean_k ((d'_k - d^'_k) / (q s^2))^2,
+
+minus twice the log likelihood of a track under Kalman's model. It wants windows of three frames.
+
 The head turns about a point inside itself, so that turning does not have to be learnt together with moving. After VHAP and GaussianAvatars
 (Qian et al. 2024), which tune their tracked parameters likewise; the scales, the zero sum and the step's size are ours.
 """
@@ -25,6 +32,8 @@ from jaxtyping import Array, Float, Int
 from silky_jax.config import ConfigError
 from silky_jax.math.precision import exact
 from silky_jax.math.rotation import matrix_from_axis_angle
+from silky_jax.physics import kinematics
+from silky_jax.physics.inertia import STILL, fit_inertia
 from silky_jax.types import Frame, PyTree, Variables
 
 __all__ = ["KEY", "CorrectionsConfig", "begin", "calibrate", "correct", "per_look_descent", "prior", "schedule"]
@@ -44,6 +53,7 @@ class CorrectionsConfig:
   start: float = 0.1  # share of the run after which they are learnt: before, the avatar knows less than the tracker
   rate: tuple[float, float] = (0.3, 0.03)  # of a size, per look at a frame; right after the start, at the end
   prior: float = 1e-2  # weight in the loss of the mean square, in sizes
+  inertia: bool = False  # whether the prior is what the track itself says of its noise and its inertia (`physics.inertia`)
   head: float = 0.5  # degrees
   translation: float = 0.002  # metres
   jaw: float = 1.0  # degrees
@@ -71,7 +81,7 @@ def begin(config: CorrectionsConfig, variables: Variables, drivers: Frame, train
     train: positions of the training frames; only their moments get a row.
 
   Raises:
-    ConfigError: a size that is not positive, or a start outside 0..1.
+    ConfigError: a size that is not positive, or a start outside 0..1; `inertia` of too few frames in a row.
   """
   sizes = config.sizes()
   for name, size in {**sizes, "focal": config.focal, "camera_rotation": config.camera_rotation}.items():
@@ -89,6 +99,8 @@ def begin(config: CorrectionsConfig, variables: Variables, drivers: Frame, train
     "pivot": jnp.asarray(config.pivot, jnp.float32),
     "size": {name: jnp.asarray(size, jnp.float32) for name, size in sizes.items()},
   }
+  if config.inertia:
+    buffers["inertia"] = _inertia(drivers, train)
   if config.camera:
     params["camera"] = jnp.zeros((int(np.max(drivers.view)) + 1, 7), jnp.float32)
     turn = np.radians(config.camera_rotation)
@@ -153,13 +165,61 @@ def calibrate(variables: Variables, frame: Frame) -> Frame:
   return frame.replace(camera=camera)
 
 
-def prior(variables: Variables, frame: Frame) -> Float[Array, ""]:
-  """Mean square of the corrections of some frames, in sizes: of their moments' own numbers and of the cameras'."""
-  params = variables.params[KEY]
-  row = variables.buffers[KEY]["row"].at[frame.timestep].get(mode="fill", fill_value=-1).ravel()
+def prior(variables: Variables, frame: Frame, clip: Frame) -> Float[Array, ""]:
+  """What holds corrections back; see the head of this file.
+
+  Args:
+    variables: with corrections.
+    frame: those whose own numbers are looked at, and the cameras that took them.
+    clip: [b, t] windows of successive frames as tracked, for `inertia`.
+  """
+  params, buffers = variables.params[KEY], variables.buffers[KEY]
+  row = buffers["row"].at[frame.timestep].get(mode="fill", fill_value=-1).ravel()
   known = (row >= 0)[:, None]
-  looked_at = [table if name == "camera" else jnp.where(known, table[row], 0.0) for name, table in params.items()]
-  return jnp.mean(jnp.concatenate([part.ravel() for part in looked_at]) ** 2)
+  looked_at = {name: table if name == "camera" else jnp.where(known, table[row], 0.0) for name, table in params.items()}
+  if "inertia" in buffers:
+    looked_at = {name: table for name, table in looked_at.items() if name in ("camera", "gaze")}  # glances jump: they have no inertia
+  held = jnp.mean(jnp.concatenate([part.ravel() for part in looked_at.values()]) ** 2)
+  return held + _unlikely(variables, clip) if "inertia" in buffers else held
+
+
+def _channels(frame: Frame) -> Float[Array, "*b c"]:
+  """What inertia is asked of: skull's turn (of root and neck, for small angles), jaw, place, lids, expression."""
+  pose = jnp.asarray(frame.pose)
+  parts = (pose[..., 0, :] + pose[..., 1, :], pose[..., 2, :], frame.translation, frame.eyelids, frame.expression)
+  return jnp.concatenate([jnp.asarray(part) for part in parts], axis=-1)
+
+
+def _inertia(drivers: Frame, train: Int[np.ndarray, "n"]) -> dict[str, Array]:
+  """Of each channel 1 / r and 1 / (q s^2); 0 of one that never moves."""
+  _, first = np.unique(np.asarray(drivers.timestep)[train], return_index=True)
+  pick = lambda x: np.asarray(x)[train][first]
+  times, shots = pick(drivers.time).astype(np.float64), pick(drivers.shot)
+  step = np.median(np.diff(times))
+  stretches = np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (np.diff(times) > 1.5 * step))])
+  table = np.asarray(_channels(drivers), np.float64)[train][first]
+  try:
+    found = fit_inertia(table, times, stretches, orders=(1,))
+  except ValueError as error:
+    raise ConfigError(f"corrections.inertia: {error}; train without it") from error
+  moves = table.std(axis=0) > STILL
+  over = lambda x: jnp.asarray(np.where(moves, 1 / np.where(moves, x, 1.0), 0.0), jnp.float32)
+  return {"noise": over(found.noise), "surprise": over(found.process_noise * step**2)}
+
+
+@exact
+def _unlikely(variables: Variables, clip: Frame) -> Float[Array, ""]:
+  model = variables.buffers[KEY]["inertia"]
+  tracked, now = _channels(clip), _channels(correct(variables, clip))
+  seen = clip.valid.astype(now.dtype)
+  off = jnp.sum(jnp.mean(((now - tracked) * model["noise"]) ** 2, axis=-1) * seen) / jnp.maximum(jnp.sum(seen), 1.0)
+  if clip.time.shape[-1] < 3:
+    raise ConfigError(f"corrections.inertia: wants windows of at least 3 frames (clips.length), got {clip.time.shape[-1]}")
+  weights = kinematics.history_weights(clip.time, order=1)
+  usable = kinematics.usable(clip.time, clip.valid, clip.shot, order=1).astype(now.dtype)
+  missed = now[..., 2:, :] - kinematics.predict(now[..., None, :], weights)[..., 0, :]
+  jumps = jnp.sum(jnp.mean((missed * model["surprise"]) ** 2, axis=-1) * usable) / jnp.maximum(jnp.sum(usable), 1.0)
+  return off + jumps
 
 
 # ---- how they are learnt ---------------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def _compare(
     grouped = _unflatten((result, image), (clips, rendered))
     own = avatar.regularize(variables, rig, clip, Prediction(moved, *grouped, aux))
     if corrections.KEY in variables.params:
-      own[corrections.KEY] = corrections.prior(variables, batch.target)
+      own[corrections.KEY] = corrections.prior(variables, batch.target, batch.clip)
     for name in config.regularizers:
       if name not in own:
         raise ConfigError(f"losses.regularizers: the family has no term {name!r}{closest(name, own)}")

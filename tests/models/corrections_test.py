@@ -139,11 +139,58 @@ def test_gradients_reach_every_table_and_are_finite_at_the_start(fresh, frames):
 
 
 def test_the_prior_counts_only_what_is_looked_at(learnt, frames):
-  everything = corrections.prior(learnt, _pick(frames, np.array([0])))
+  everything = corrections.prior(learnt, *2 * (_pick(frames, np.array([0])),))
   row = [table[0] for name, table in learnt.params["corrections"].items() if name != "camera"]
   values = np.concatenate([*map(np.ravel, row), np.ravel(learnt.params["corrections"]["camera"])])
   np.testing.assert_allclose(everything, np.mean(values**2), rtol=1e-5)
-  assert float(corrections.prior(_without_camera(learnt), _pick(frames, np.array([3])))) == 0.0
+  assert float(corrections.prior(_without_camera(learnt), *2 * (_pick(frames, np.array([3])),))) == 0.0
+
+
+def _film(make_frame, count, seed):
+  """Someone who keeps moving as before, tracked with errors; the frames and the truth."""
+  random = np.random.default_rng(seed)
+  one = make_frame(0)
+  moves = {"expression": 0.3, "translation": 0.05}
+  path = {
+    name: np.cumsum(np.cumsum(1e-3 * size * random.normal(size=(count, *np.shape(getattr(one, name)))), 0), 0)
+    for name, size in moves.items()
+  }
+  seen = {name: (x + 0.02 * moves[name] * random.normal(size=x.shape)).astype(np.float32) for name, x in path.items()}
+  frames = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), one)
+  k = np.arange(count, dtype=np.int32)
+  return frames.replace(**seen, index=k, timestep=k, view=0 * k, shot=0 * k, time=(k / 25).astype(np.float32)), path
+
+
+def test_what_the_track_says_of_itself_pulls_corrections_towards_the_truth(make_frame):
+  frames, path = _film(make_frame, 60, 0)
+  config = CorrectionsConfig(enabled=True, inertia=True)
+  variables = corrections.begin(config, Variables({}, {}), frames, np.arange(60))
+  window = jax.tree.map(lambda leaf: leaf[None], frames)
+  loss = lambda params: corrections.prior(variables.replace(params=params), frames, window)
+  optimizer = optax.adam(0.05)
+
+  @jax.jit
+  def step(params, state):
+    value, gradient = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(gradient, state)
+    return optax.apply_updates(params, updates), state, value
+
+  params, state = variables.params, optimizer.init(variables.params)
+  first = None
+  for _ in range(300):
+    params, state, value = step(params, state)
+    first = value if first is None else first
+  found = corrections.correct(variables.replace(params=params), frames)
+  assert np.isfinite(value) and value < 0.7 * first
+  for name, true in path.items():
+    off = lambda x, true=true: np.sqrt(np.mean((np.asarray(x) - true - np.mean(np.asarray(x) - true, axis=0)) ** 2))
+    assert off(getattr(found, name)) < 0.7 * off(getattr(frames, name)), name
+
+
+def test_inertia_wants_frames_in_a_row(make_frame):
+  frames, _ = _film(make_frame, 8, 0)
+  with pytest.raises(ConfigError, match=r"corrections\.inertia"):
+    corrections.begin(CorrectionsConfig(enabled=True, inertia=True), Variables({}, {}), frames, np.arange(8))
 
 
 @pytest.mark.parametrize("change", [{"head": 0.0}, {"expression": -1.0}, {"start": 1.5}, {"prior": -1.0}])

@@ -1,0 +1,141 @@
+"""How noisy a driver is and how inert what it tracks, found from the track itself: the two numbers that `filter` wants to be told.
+
+A tracked parameter is taken for what Kalman's filter takes it for: something that keeps its velocity (order 1) or its acceleration
+(order 2) but for a process noise q, seen with white errors r. The filter's own one-step predictions z^ with their variances S say how
+likely a track is (the prediction error decomposition; Schweppe 1965),
+
+    log L = -1/2 sum_k [ log S_k + (z_k - z^_k)^2 / S_k ],
+
+and S scales with r^2 when q does with r. So r^2 = mean (z - z^)^2 / s, s being S for r = 1, and only the ratio q / r and the order
+have to be searched for: on a grid, all channels at once. What a tracker errs slowly by looks like motion to any filter: it stays.
+
+Neither the truth nor a picture is looked at: parameters only.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from silky_jax.physics.filter import smooth_track
+
+__all__ = ["STILL", "Inertia", "calmed", "fit_inertia"]
+
+# q s^(order + 1) / r, s the time between frames: what a frame's surprise is in units of the error it is seen with. Beyond 30 nothing is
+# filtered, below 1e-3 a channel stands still or keeps going for a thousand frames.
+_RATIOS = np.logspace(-3, 1.5, 28)
+_ORDERS = (1, 2)
+STILL = 1e-7  # deviation of a channel that never moves: of radians, metres, coefficients
+_LEAST_NOISE = 1e-12  # what such a channel gets: a positive number
+_FEWEST = 12  # predictions of a channel, below which nothing can be said
+
+
+class Inertia(NamedTuple):
+  """Of c channels; what `calmed` filters with."""
+
+  noise: Float[np.ndarray, "c"]  # r: deviation of what is seen, the channel's unit
+  process_noise: Float[np.ndarray, "c"]  # q: unit / s^(order + 1), as `filter.update` has it
+  order: Int[np.ndarray, "c"]  # of the motion that is kept: 1 velocity, 2 acceleration
+  gain: Float[np.ndarray, "c"]  # log likelihood per prediction over that of the track as it is, in nats
+
+
+def fit_inertia(
+  track: Float[np.ndarray, "t c"], times: Float[np.ndarray, "t"], shots: Int[np.ndarray, "t"], *, orders: tuple[int, ...] = _ORDERS
+) -> Inertia:
+  """The likeliest noise and inertia of each channel.
+
+  Args:
+    track: what was tracked, in order of time; any units, each channel by itself. Rotations as logarithms, away from pi.
+    times: seconds.
+    shots: counts cuts; nothing is predicted across one. Give stretches with a gap between them different numbers.
+    orders: of motion to choose from.
+
+  Returns:
+    Inertia. A channel that never changes gets a noise of next to nothing.
+
+  Raises:
+    ValueError: too few frames in a row to predict any.
+  """
+  track = np.asarray(track, np.float64)
+  center, spread = track.mean(axis=0), track.std(axis=0)
+  still = spread <= STILL
+  scaled = jnp.asarray((track - center) / np.where(still, 1.0, spread), jnp.float32)
+  step = float(np.median(np.diff(times)[np.diff(shots) == 0])) if len(times) > 1 else 1.0
+  found = [_likelihoods(scaled, times, shots, step, order) for order in orders]
+  best = np.stack([likelihood.max(axis=1) for likelihood, _ in found])
+  chosen = best.argmax(axis=0)
+  channels = np.arange(track.shape[1])
+  at = np.stack([likelihood.argmax(axis=1) for likelihood, _ in found])[chosen, channels]
+  variance = np.stack([variance for _, variance in found])[chosen, channels, at]
+  order = np.asarray(orders)[chosen]
+  noise = np.where(still, _LEAST_NOISE, np.sqrt(variance) * np.where(still, 1.0, spread))
+  plain = np.stack([likelihood[:, -1] for likelihood, _ in found]).max(axis=0)  # the ratio at which nothing is filtered
+  gain = np.where(still, 0.0, best.max(axis=0) - plain)
+  return Inertia(noise, _RATIOS[at] * noise / step ** (order + 1), order, gain)
+
+
+def _likelihoods(track, times, shots, step: float, order: int) -> tuple[Float[np.ndarray, "c g"], Float[np.ndarray, "c g"]]:
+  """Per channel and ratio: log likelihood per prediction at the best noise, and that noise's variance."""
+  count, channels = track.shape
+  wide = jnp.repeat(track, len(_RATIOS), axis=1)  # every ratio is a point of its own
+  rates = jnp.tile(jnp.asarray(_RATIOS / step ** (order + 1), jnp.float32), channels)
+  means, variances = _predictions(wide, jnp.asarray(times, jnp.float32), jnp.asarray(shots), rates, order)
+  # The first frames of a stretch are taken as they are seen: they say nothing.
+  since = np.arange(count) - np.maximum.accumulate(np.where(np.diff(shots, prepend=shots[0] - 1) != 0, np.arange(count), 0))
+  at = np.flatnonzero(since > order)
+  if len(at) < _FEWEST:
+    raise ValueError(f"fit_inertia: expected at least {_FEWEST} frames that {order + 1} others come before without a cut, found {len(at)}")
+  total = np.asarray(variances, np.float64)[at] + 1.0
+  missed = (np.asarray(wide, np.float64)[at] - np.asarray(means, np.float64)[at]) ** 2
+  variance = np.maximum(np.mean(missed / total, axis=0), 1e-12)
+  likelihood = -0.5 * (np.mean(np.log(total), axis=0) + np.log(variance) + 1.0)
+  return likelihood.reshape(channels, -1), variance.reshape(channels, -1)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _predictions(track, times, shots, rates, order: int) -> tuple[Float[Array, "t n"], Float[Array, "t n"]]:
+  seen = jnp.ones((track.shape[0], 1), bool)
+  found = smooth_track(track[..., None], jnp.eye(1), seen, times, shots, process_noise=rates, order=order)
+  return found.predicted_mean[..., 0], found.predicted_covariance[..., 0, 0]
+
+
+def calmed(
+  track: Float[np.ndarray, "t c"],
+  inertia: Inertia,
+  times: Float[np.ndarray, "t"],
+  shots: Int[np.ndarray, "t"],
+  valid: Bool[np.ndarray, "t"] | None = None,
+) -> Float[np.ndarray, "t c"]:
+  """A track by Kalman's filter, each frame by itself and those before it.
+
+  Args:
+    track: as for `fit_inertia`, of any length.
+    inertia: of its channels.
+    times: seconds.
+    shots: counts cuts.
+    valid: False where a frame was not tracked: it is predicted. None: all were.
+
+  Returns:
+    float32. The first frames of a shot are as they were tracked.
+  """
+  track = np.asarray(track)
+  out = np.array(track, np.float32)
+  seen = jnp.ones(len(track), bool) if valid is None else jnp.asarray(valid)
+  for order in np.unique(inertia.order):
+    which = np.flatnonzero((inertia.order == order) & (inertia.noise > _LEAST_NOISE))
+    if not len(which):
+      continue
+    # In units of the noise, from the middle: float32 covariances of radians and metres would be tiny.
+    noise, rate, middle = inertia.noise[which], inertia.process_noise[which], track[:, which].mean(axis=0)
+    scaled = jnp.asarray((track[:, which] - middle) / noise, jnp.float32)
+    mean = _filtered(scaled, jnp.asarray(times, jnp.float32), jnp.asarray(shots), seen, jnp.asarray(rate / noise, jnp.float32), int(order))
+    out[:, which] = np.asarray(mean, np.float64) * noise + middle
+  return out
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _filtered(track, times, shots, seen, rates, order: int) -> Float[Array, "t n"]:
+  return smooth_track(track[..., None], jnp.eye(1), seen[:, None], times, shots, process_noise=rates, order=order).mean[..., 0]

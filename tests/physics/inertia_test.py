@@ -1,0 +1,68 @@
+"""Noise and inertia found from a track: the numbers it was made with, the filter that beats every low pass, cuts, still channels."""
+
+import numpy as np
+import pytest
+
+from silky_jax.physics.inertia import calmed, fit_inertia
+
+
+def _track(count, channels, noise, jump, seed=0):
+  """Something that keeps its velocity but for white accelerations of `jump` per frame^2, seen with white errors."""
+  random = np.random.default_rng(seed)
+  true = np.cumsum(np.cumsum(jump * random.normal(size=(count, channels)), axis=0), axis=0)
+  return true, true + noise * random.normal(size=true.shape)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e3])
+@pytest.mark.parametrize("ratio", [0.03, 0.3])
+def test_it_finds_what_the_track_was_made_with(unit, ratio):
+  _, seen = _track(800, 6, noise=unit, jump=ratio * unit)
+  times = np.arange(800) / 25
+  found = fit_inertia(seen, times, np.zeros(800, int), orders=(1,))
+  np.testing.assert_allclose(found.noise, unit, rtol=0.15)
+  np.testing.assert_allclose(found.process_noise / (ratio * unit * 25**2), 1.0, atol=0.6)
+  assert (found.gain > 0).all() and (found.order == 1).all()
+
+
+def test_it_beats_every_low_pass_and_the_filter_that_is_told_wrongly():
+  true, seen = _track(600, 8, noise=1.0, jump=0.1)
+  times, shots = np.arange(600) / 25, np.zeros(600, int)
+  found = fit_inertia(seen, times, shots)
+  error = lambda x: np.sqrt(np.mean((x - true)[30:] ** 2))
+  own = error(calmed(seen, found, times, shots))
+  for share in np.linspace(0.1, 1.0, 10):
+    low = seen.copy()
+    for k in range(1, len(seen)):
+      low[k] = share * seen[k] + (1 - share) * low[k - 1]
+    assert own < 0.9 * error(low), share
+  for factor in (0.1, 10.0):
+    assert own < error(calmed(seen, found._replace(process_noise=factor * found.process_noise), times, shots))
+
+
+def test_nothing_is_carried_across_a_cut_and_nothing_looks_ahead():
+  _, seen = _track(200, 3, noise=1.0, jump=0.1)
+  seen[100:] += 50.0
+  times, shots = np.arange(200) / 25, (np.arange(200) >= 100).astype(int)
+  found = fit_inertia(seen, times, shots)
+  assert (found.noise < 2.0).all()  # the jump is not taken for motion or for noise
+  whole = calmed(seen, found, times, shots)
+  np.testing.assert_allclose(whole[100:102], seen[100:102], rtol=1e-5)
+  later = seen.copy()
+  later[150:] = 1e3
+  np.testing.assert_allclose(calmed(later, found, times, shots)[:150], whole[:150], atol=1e-3)
+
+
+def test_a_still_channel_stays_and_a_missing_frame_is_predicted():
+  true, seen = _track(120, 2, noise=0.01, jump=0.02)
+  seen[:, 1] = 0.25
+  times, shots, valid = np.arange(120) / 25, np.zeros(120, int), np.arange(120) != 60
+  found = fit_inertia(seen, times, shots)
+  seen[60, 0] = 99.0
+  out = calmed(seen, found, times, shots, valid)
+  np.testing.assert_array_equal(out[:, 1], np.float32(0.25))
+  assert abs(out[60, 0] - true[60, 0]) < 0.3 and np.isfinite(out).all()
+
+
+def test_too_few_frames_are_refused():
+  with pytest.raises(ValueError, match="at least 12"):
+    fit_inertia(np.zeros((9, 1)), np.arange(9) / 25, np.zeros(9, int))
