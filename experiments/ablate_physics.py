@@ -9,6 +9,7 @@ python -m experiments.ablate_physics --work_dir=runs/ablate_physics --demo_data=
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,7 @@ _WIDTH = flags.DEFINE_integer("width", 64, "Hidden units of the network.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
 _CASES = flags.DEFINE_string("cases", "", "Only cases in whose name this regular expression is found.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Cases at a time.", lower_bound=1)
+_GPUS = flags.DEFINE_list("gpus", [], "Numbers of the GPUs that cases take in turn; empty leaves that to JAX.")
 _MINUTES = flags.DEFINE_float("minutes", 1e9, "Begin no case after this.")
 _CASE = flags.DEFINE_string("case", "", "internal: do this one and write its row.")
 
@@ -115,9 +117,9 @@ def _rows() -> Iterator[dict[str, Any]]:
 def _do(names: list[str]) -> dict[str, str]:
   """Run cases, some at a time; how those that failed ended."""
   until, left = time.perf_counter() + 60 * _MINUTES.value, list(names)
-  running: dict[str, subprocess.Popen] = {}
+  running: dict[str, tuple[subprocess.Popen, str]] = {}
   failed: dict[str, str] = {}
-  passed = [word for word in sys.argv[1:] if not word.startswith(("--cases", "--jobs", "--minutes", "--json"))]
+  passed = [word for word in sys.argv[1:] if not word.startswith(("--cases", "--jobs", "--minutes", "--json", "--gpus"))]
   logs = Path(_WORK.value) / "logs"
   logs.mkdir(parents=True, exist_ok=True)
   while left or running:
@@ -125,9 +127,12 @@ def _do(names: list[str]) -> dict[str, str]:
       name = left.pop(0)
       log = open(logs / f"{_row_path(name).stem}.log", "w")  # noqa: SIM115 - the child writes it
       command = [sys.executable, "-m", "experiments.ablate_physics", *passed, f"--case={name}"]
-      running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+      taken = [gpu for _, gpu in running.values()]
+      gpu = min(_GPUS.value, key=taken.count, default="")
+      where = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+      running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=where), gpu
     time.sleep(0.2)
-    for name, process in list(running.items()):
+    for name, (process, _) in list(running.items()):
       if (code := process.poll()) is not None:
         del running[name]
         print(f"{name}: {'done' if not code else f'failed ({code})'}; {len(left)} to begin, {len(running)} running", flush=True)

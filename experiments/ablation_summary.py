@@ -63,6 +63,7 @@ def change(rows: dict[str, dict[str, Any]], look: Look, base: Look) -> dict[str,
     own, other = get(look, key), get(base, key)
     if own is not None and other is not None:
       found[name] = float(np.mean(own - other))
+  found = {name: value for name, value in found.items() if np.isfinite(value)}  # eyes may be seen in no frame
   found["psnr_change_spread_db"] = float(np.std(get(look, "psnr") - get(base, "psnr")))
   return found
 
