@@ -129,7 +129,8 @@ def _do(names: list[str]) -> dict[str, str]:
       command = [sys.executable, "-m", "experiments.ablate_physics", *passed, f"--case={name}"]
       taken = [gpu for _, gpu in running.values()]
       gpu = min(_GPUS.value, key=taken.count, default="")
-      where = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+      where = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(Path(_WORK.value).resolve() / "programs")}  # cases share most of theirs
+      where |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
       running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=where), gpu
     time.sleep(0.2)
     for name, (process, _) in list(running.items()):

@@ -58,7 +58,7 @@ def _cases() -> dict[str, Case]:
     "without E3": both(model__transport__border=0.0),
     "groups face-parsing": both(model__transport__landmark_groups="face-parsing"),
     "groups one": both(model__transport__landmark_groups="one", model__transport__atoms=128, model__transport__levels=(1,)),
-    "transport x 10": both(losses__regularizers__transport__weight=10.0),
+    **{f"transport x {share:g}": both(losses__regularizers__transport__weight=share) for share in (0.1, 0.3, 10.0)},
     # The UV splatter image.
     "uv, none": none(model__residual="uv"),
     "uv, both": both(model__residual="uv"),

@@ -9,6 +9,7 @@ from experiments.ablation_drivers import LOW_PASSES
 __all__ = ["Look", "change", "figure", "summary"]
 
 _EQUAL = 0.1  # dB: a control that loses no more than this against the claim is as good a picture
+_RATIOS = {"own_jitter": "heldout.own_jitter_mm", "covariance_jitter": "heldout.covariance_jitter", "tearing": "tearing", "crack": "crack"}
 _NOISES = (0.5, 1.0, 2.0)
 
 
@@ -36,7 +37,7 @@ def change(rows: dict[str, dict[str, Any]], look: Look, base: Look) -> dict[str,
 
   jitter_reduction: 1 - |jitter - true| / |base's jitter - true|: 0.4 is 40 % nearer to the true jitter. On the demo clip, whose truth
   nobody knows, 1 - jitter / base's jitter.
-  skull_jitter_reduction: the same in the skull's axes; own_jitter_ratio, covariance_jitter_ratio, tearing_ratio: over the base's.
+  skull_jitter_reduction: the same in the skull's axes; ratios of own_jitter, covariance_jitter, tearing, crack: over the base's.
   psnr_change_db, its spread over seeds; mouth, eyes, LPIPS, tLP; error_change_mm of positions.
   """
   get = lambda which, name: figure(rows, which, name)
@@ -53,7 +54,7 @@ def change(rows: dict[str, dict[str, Any]], look: Look, base: Look) -> dict[str,
       continue
     off = (lambda x, true=true: np.mean(np.abs(x - true))) if true is not None else np.mean
     found[f"{kind}jitter_reduction"] = float(1 - off(own) / off(other))
-  for name, key in (("own_jitter", "heldout.own_jitter_mm"), ("covariance_jitter", "heldout.covariance_jitter"), ("tearing", "tearing")):
+  for name, key in _RATIOS.items():
     own, other = get(look, key), get(base, key)
     if own is not None and other is not None and other.mean() > 0:
       found[f"{name}_ratio"] = float(own.mean() / other.mean())
@@ -97,7 +98,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     found[f"{film}_jitter_reduction"] = whole.get("jitter_reduction")
     found[f"{film}_psnr_change_db"] = whole.get("psnr_change_db")
   found["studio_error_change_mm"] = (found["studio"]["terms and calm"] or {}).get("error_change_mm")
-  found["tearing_ratio"] = (found["studio"]["transport"] or {}).get("tearing_ratio")
+  for name in ("tearing_ratio", "crack_ratio"):
+    found[name] = (found["studio"]["transport"] or {}).get(name)
   looks = {name: Look(name) for name in by_name if name.startswith("control")}
   looks |= {f"control: {way}": Look(base.case, way) for way in LOW_PASSES}
   controls = {name: change(by_name, look, base) for name, look in looks.items()}

@@ -80,7 +80,8 @@ def test_batches_are_more_problems():
   moved = lambda shift: _solve([clouds[0] + shift, *clouds[1:]], [100.0] * 3)
   batched = jax.vmap(moved)(shifts)
   for i, shift in enumerate(shifts):
-    np.testing.assert_allclose(batched.f[i], moved(shift).f, atol=1e-5)
+    # Potentials of up to 150 mm^2: on a GPU the shift is rounded otherwise in the batch, two units in the last place.
+    np.testing.assert_allclose(batched.f[i], moved(shift).f, rtol=1e-5, atol=1e-4)
 
 
 def test_what_it_cannot_do_is_refused(monkeypatch):
