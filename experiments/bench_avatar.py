@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from experiments.record import words, write_record
+
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file to write")
 _CONFIG = flags.DEFINE_string("config", "configs/silky.py:mlp", "of the avatar and its training")
 _NETWORK = flags.DEFINE_string("network", None, "WIDTHxDEPTH instead of the config's")
@@ -131,17 +133,14 @@ def main(_: list[str]) -> None:
     run_ours(Path(_OURS.value))
     return
   with tempfile.TemporaryDirectory() as folder:
-    passed = [a for a in sys.argv[1:] if not a.startswith(("--output", "--peer_python"))]
+    passed = words(without=("output", "peer_python"))
     subprocess.run([sys.executable, "-m", "experiments.bench_avatar", *passed, f"--ours={folder}"], check=True)
     subprocess.run([_PEER_PYTHON.value, str(Path(__file__).with_name("torch_avatar.py")), folder], check=True)
     content = compare(Path(folder))
   print(json.dumps(content, indent=1))
   if _OUTPUT.value:
-    from experiments.record import write_record
-
-    write_record(
-      _OUTPUT.value, content, command=f"python -m experiments.bench_avatar {' '.join(passed)}".strip(), packages=("jax", "jaxlib", "numpy")
-    )
+    command = " ".join(["python -m experiments.bench_avatar", *passed])
+    write_record(_OUTPUT.value, content, command=command, packages=("jax", "jaxlib", "numpy"))
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def main(_: list[str]) -> None:
   if _PEER.value:
     run_peer(Path(_PEER.value), _CASES.value, _GAUSSIANS.value)
     return
-  from experiments.record import write_record
+  from experiments.record import words, write_record
 
   with tempfile.TemporaryDirectory() as folder:
     command = [sys.executable, "-m", "experiments.bench_gsplat", f"--peer={folder}", f"--cases={','.join(_CASES.value)}"]
@@ -263,8 +263,8 @@ def main(_: list[str]) -> None:
     rows = run_ours(Path(folder), _CASES.value, _GAUSSIANS.value)
   if _OUTPUT.value:
     content = {"gsplat": peer["gsplat"], "torch": peer["torch"], "rows": rows}
-    command = "python -m experiments.bench_gsplat " + " ".join(a for a in sys.argv[1:] if "output" not in a)
-    write_record(_OUTPUT.value, content, command=command.strip(), packages=("jax", "jaxlib", "numpy"))
+    command = " ".join(["python -m experiments.bench_gsplat", *words(without=("output", "gaussians"))])
+    write_record(_OUTPUT.value, content, command=command, packages=("jax", "jaxlib", "numpy"))
 
 
 if __name__ == "__main__":

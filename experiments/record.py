@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from silky_kernels.rasterize.bench import processor
 
-__all__ = ["write_record"]
+__all__ = ["words", "write_record"]
 
 
 def write_record(path: Path | str, content: Mapping[str, Any], *, command: str, packages: tuple[str, ...]) -> None:
@@ -19,6 +20,18 @@ def write_record(path: Path | str, content: Mapping[str, Any], *, command: str, 
   machine = {"device": _device(), "python": platform.python_version(), "cores": os.cpu_count()}
   machine |= {name: _version(name) for name in packages}
   Path(path).write_text(json.dumps({**content, "machine": machine, "commit": _commit(), "command": command}, indent=1) + "\n")
+
+
+def words(*, without: tuple[str, ...]) -> list[str]:
+  """The command line's words but for some flags and their values: a results file names no folder of the machine that made it."""
+  kept, skip = [], False
+  for word in sys.argv[1:]:
+    name = word.split("=")[0].lstrip("-")
+    if skip or name in without:
+      skip = not skip and "=" not in word
+      continue
+    kept.append(word)
+  return kept
 
 
 def _version(package: str) -> str | None:
