@@ -32,7 +32,8 @@ def drive(sequence: native.NativeSequence, way: str) -> native.NativeSequence:
 
 
 def _calm(sequence: native.NativeSequence, frames: Frame) -> Frame:
-  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))))
+  repeats = np.isin(np.arange(len(sequence)), sequence.splits.get("repeat", ()))
+  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))), repeats)
 
 
 def _each(frames: Frame, change: Callable[[Float[np.ndarray, "t c"], float], np.ndarray]) -> Frame:

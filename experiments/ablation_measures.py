@@ -3,7 +3,7 @@
 Positions are those of Gaussians that ride on skin, against the same UV points of the true mesh (studio films only):
 
   error_mm       root mean square distance to the true position, world
-  jitter_mm      root mean square third difference of the positions (mm per frame^3), in the world; `true_jitter_mm` is the truth's
+  jitter_mm      root mean square third derivative of the positions (mm per frame^3), in the world; `true_jitter_mm` is the truth's
   skull_error_mm, skull_jitter_mm, skull_true_jitter_mm  the same in the axes of the skull, the tracked one's and the true one's: what is
                  left when errors of the head's place are taken out, which no term on Gaussians sees
   covariance_jitter  mean affine-invariant distance of a covariance, in the world, from itself a frame before
@@ -39,6 +39,7 @@ __all__ = ["HELD_OUT", "measure_motion", "measure_pictures"]
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
 _EXTREME = 0.1  # of the held-out frames
+_STRIDE = 3  # frames: webcams repeat pictures, and repeats are not held out
 _CHUNK = 16  # pictures rendered at a time
 
 
@@ -182,10 +183,14 @@ def _flicker(covariances, pairs):
 
 
 def _jitter(points: Float[np.ndarray, "t n 3"], index: Int[np.ndarray, "t"]) -> float:
-  """Root mean square third difference where four frames follow each other."""
-  third = points[3:] - 3 * points[2:-1] + 3 * points[1:-2] - points[:-3]
-  whole = index[3:] - index[:-3] == 3
-  return float(np.sqrt(np.mean(np.sum(third[whole] ** 2, axis=-1))))
+  """Root mean square third derivative, by divided differences of four frames that follow each other at most _STRIDE apart: on film without
+  repeated pictures the third difference."""
+  near = np.flatnonzero(np.all(np.stack([np.diff(index)[k : len(index) - 3 + k] for k in range(3)]) <= _STRIDE, axis=0))
+  at = index[near[:, None] + np.arange(4)].astype(np.float64)
+  apart = at[:, :, None] - at[:, None, :] + np.eye(4)
+  weights = 6 / np.prod(apart, axis=-1)  # of each of the four, in the derivative of the cubic through them
+  third = sum(weights[:, k, None, None] * points[near + k] for k in range(4))
+  return float(np.sqrt(np.mean(np.sum(third**2, axis=-1))))
 
 
 def _on_skin(variables: Variables, rig: FlameRig) -> Any:

@@ -180,13 +180,15 @@ def _render_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
   flags.DEFINE_string("output_path", None, "The .mp4 to write.", required=True, flag_values=values)
   flags.DEFINE_integer("resolution", None, "Height of the video, px; that of the driver if not given.", flag_values=values)
+  flags.DEFINE_bool("calm", False, "Filter what moves it by the inertia that its own track shows.", flag_values=values)
 
 
 def _render(values: flags.FlagValues) -> None:
   from silky_jax.apps import player, show
 
   avatar = player.open_avatar(values.checkpoint)
-  print(f"wrote {show.render_driven(avatar, values.flame_params, values.output_path, resolution=values.resolution)}")
+  made = show.render_driven(avatar, values.flame_params, values.output_path, resolution=values.resolution, calm=values.calm)
+  print(f"wrote {made}")
 
 
 def _edit_flags(values: flags.FlagValues) -> None:

@@ -22,13 +22,18 @@ def test_every_case_can_be_built(name):
   assert len(experiment.stages) <= 3
 
 
-def test_jitter_is_the_third_difference_of_frames_in_a_row():
-  index = np.asarray([0, 1, 2, 3, 4, 10, 11, 12])
+@pytest.mark.parametrize("index", [[0, 1, 2, 3, 4, 10, 11, 12], [0, 2, 3, 6, 7, 9, 10, 20, 21, 22]])
+def test_jitter_is_the_third_derivative_of_frames_that_are_near(index):
+  index = np.asarray(index)
   time = index[:, None, None].astype(float)
   smooth = np.concatenate([time, time**2, 0 * time], axis=-1)
   np.testing.assert_allclose(measures._jitter(smooth, index), 0.0, atol=1e-9)
   cubic = np.concatenate([time**3, 0 * time, 0 * time], axis=-1)
-  np.testing.assert_allclose(measures._jitter(cubic, index), 6.0)  # the gap from 4 to 10 is not counted
+  np.testing.assert_allclose(measures._jitter(cubic, index), 6.0)
+  torn = np.where(index[:, None, None] > 9, cubic + 1e3, cubic)
+  if 6 in index:
+    torn[index == 10] -= 1e3  # what is behind the gap is no part of a motion
+  np.testing.assert_allclose(measures._jitter(torn, index), 6.0)
 
 
 def _row(case, **figures):

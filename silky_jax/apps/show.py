@@ -15,6 +15,7 @@ from silky_jax.config import UserError
 from silky_jax.data.clips import Sequence
 from silky_jax.data.video import VideoWriter
 from silky_jax.evaluation import reenact
+from silky_jax.evaluation.calm import calm_driver
 from silky_jax.evaluation.playback import play
 from silky_jax.evaluation.protocol import read_truth
 from silky_jax.evaluation.views import orbit, repeat
@@ -56,7 +57,9 @@ def write_pictures(player: Player, sequence: Sequence, output_dir: Path | str, *
   return [root / name for name in OUTPUTS]
 
 
-def render_driven(player: Player, flame_params: Path | str, output_path: Path | str, *, resolution: int | None = None) -> Path:
+def render_driven(
+  player: Player, flame_params: Path | str, output_path: Path | str, *, resolution: int | None = None, calm: bool = False
+) -> Path:
   """Render an avatar driven by a file of motion or by a dataset.
 
   Args:
@@ -64,6 +67,7 @@ def render_driven(player: Player, flame_params: Path | str, output_path: Path | 
     flame_params: what `reenact.read_driver` reads.
     output_path: ends in `.mp4`.
     resolution: height in px; the driver's own when None.
+    calm: filter what drives it by the inertia that the track itself shows (`evaluation.calm`).
 
   Returns:
     The path written.
@@ -74,6 +78,7 @@ def render_driven(player: Player, flame_params: Path | str, output_path: Path | 
   if Path(output_path).suffix.lower() != ".mp4":
     raise UserError(f"--output_path {output_path}: wanted a name that ends in .mp4, found {Path(output_path).suffix or 'no ending'!r}")
   driver = open_driver(player, flame_params)
+  driver = calm_driver(driver) if calm else driver
   with Progress("render", len(driver.frames.index), "frames") as bar:
     return reenact.render_sequence(player.render, driver, output_path, resolution=resolution, on_frame=bar.update)
 

@@ -5,25 +5,29 @@ frames that are not trained on. What can be done there is what a live driver can
 track says.
 """
 
+import dataclasses
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from silky_jax.physics.inertia import Inertia, calmed, fit_inertia
+from silky_jax.config import UserError
+from silky_jax.evaluation.playback import driving
+from silky_jax.evaluation.reenact import Driver
+from silky_jax.physics.inertia import Inertia, calmed, fit_inertia, stretches
 from silky_jax.types import Frame
 
-__all__ = ["PARAMETERS", "calm", "fit_calm"]
+__all__ = ["PARAMETERS", "calm", "calm_driver", "fit_calm"]
 
 PARAMETERS = ("expression", "pose", "eyelids", "translation")
-_GAP = 1.5  # times the usual time between frames: more is a cut
 
 
 def fit_calm(frames: Frame) -> Inertia:
   """How noisy and how inert each driving parameter is, from frames in order of time; see `physics.inertia`.
 
   Args:
-    frames: [t], as tracked; of a film's training frames, if the others are to be judged.
+    frames: [t], as tracked, without repeats of a picture; of a film's training frames, if the others are to be judged.
 
   Returns:
     Of the parameters one after the other, in the order of PARAMETERS.
@@ -32,32 +36,49 @@ def fit_calm(frames: Frame) -> Inertia:
     ValueError: no twelve frames with three before each.
   """
   moments = _moments(frames)
-  here = moments.first[moments.valid]
-  return fit_inertia(
-    _table(frames)[here], moments.times[moments.valid], _stretches(moments.times[moments.valid], moments.shots[moments.valid])
-  )
+  times, shots = moments.times[moments.valid], moments.shots[moments.valid]
+  return fit_inertia(_table(frames)[moments.first[moments.valid]], times, stretches(times, shots))
 
 
-def calm(frames: Frame, inertia: Inertia) -> Frame:
+def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None = None) -> Frame:
   """Frames whose driving parameters went through the causal filter; everything else is theirs.
 
   Args:
     frames: [t] in order of time; several cameras may see the same moment.
     inertia: of `fit_calm`.
+    repeats: where the picture is that of the frame before: a webcam's clock, not a face that stands still. They get the parameters of the
+      frame before. None: nowhere.
   """
   moments = _moments(frames)
-  table = calmed(
-    _table(frames)[moments.first], inertia, moments.times, _stretches(moments.times, moments.shots), np.asarray(moments.valid)
-  )[moments.place]
-  made, at = {}, 0
+  again = np.zeros(len(moments.first), bool) if repeats is None else np.asarray(repeats, bool)[moments.first]
+  again[:1] = False
+  kept = np.flatnonzero(~again)
+  times, shots = moments.times[kept], moments.shots[kept]
+  made = calmed(_table(frames)[moments.first[kept]], inertia, times, stretches(times, shots), moments.valid[kept])
+  table = made[(np.cumsum(~again) - 1)[moments.place]]
+  parts, at = {}, 0
   for name in PARAMETERS:
     like = np.asarray(getattr(frames, name))
     width = int(np.prod(like.shape[1:]))
-    made[name] = table[:, at : at + width].reshape(like.shape)
+    parts[name] = table[:, at : at + width].reshape(like.shape)
     at += width
   lids = np.asarray(frames.eyelids)
-  made["eyelids"] = np.clip(made["eyelids"], np.minimum(lids.min(initial=0.0), 0.0), np.maximum(lids.max(initial=1.0), 1.0))
-  return frames.replace(**made)
+  parts["eyelids"] = np.clip(parts["eyelids"], min(lids.min(), 0.0), max(lids.max(), 1.0))
+  return frames.replace(**parts)
+
+
+def calm_driver(driver: Driver) -> Driver:
+  """A driver by the inertia that its own track shows.
+
+  Raises:
+    UserError: too short a track to say how noisy it is.
+  """
+  whole = np.ones(len(driver.frames.index), bool) if driver.repeats is None else ~driver.repeats
+  try:
+    inertia = fit_calm(jax.tree.map(lambda leaf: np.asarray(leaf)[whole], driving(driver.frames).replace(camera=None)))
+  except ValueError as error:
+    raise UserError(f"{driver.path}: too short to tell its noise from its motion ({error}); render it without --calm") from error
+  return dataclasses.replace(driver, frames=calm(driver.frames, inertia, driver.repeats))
 
 
 class _Moments(NamedTuple):
@@ -77,10 +98,3 @@ def _moments(frames: Frame) -> _Moments:
 def _table(frames: Frame) -> Float[np.ndarray, "t c"]:
   count = len(np.asarray(frames.timestep))
   return np.concatenate([np.asarray(getattr(frames, name), np.float64).reshape(count, -1) for name in PARAMETERS], axis=1)
-
-
-def _stretches(times: Float[np.ndarray, "m"], shots: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
-  """A number per frame that changes at cuts and at gaps."""
-  steps = np.diff(times)
-  usual = np.median(steps) if len(steps) else 1.0
-  return np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (steps > _GAP * usual))])

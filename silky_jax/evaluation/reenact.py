@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 
 from silky_jax.config import UserError
 from silky_jax.data.formats import native
@@ -29,6 +30,7 @@ class Driver:
   rig_hash: str
   fps: float
   path: Path
+  repeats: Bool[np.ndarray, "t"] | None = None  # where the picture was that of the frame before, if the driver was filmed and says so
 
 
 def read_driver(path: str | os.PathLike) -> Driver:
@@ -47,8 +49,10 @@ def read_driver(path: str | os.PathLike) -> Driver:
   path = Path(path)
   if not path.exists():
     raise UserError(f"driver not found: {path}; give an .npz of named keys, or a folder that `preprocess` wrote")
+  repeats = None
   if path.is_dir():
     header = native.read_header(path)
+    repeats = np.isin(np.arange(header["frames"]), header["splits"]["repeat"])
     arrays = dict(_load(path / "frames.npz")) | {"rig": header["rig"], "rig_hash": header["rig_hash"], "fps": header["fps"]}
     arrays |= {"width": header["width"], "height": header["height"]}
   else:
@@ -78,7 +82,7 @@ def read_driver(path: str | os.PathLike) -> Driver:
     landmarks=None,
     valid=np.ones(count, bool),
   )
-  return Driver(frames, str(arrays["rig"]), str(arrays["rig_hash"]), fps, path)
+  return Driver(frames, str(arrays["rig"]), str(arrays["rig_hash"]), fps, path, repeats)
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ and `camera` adds nothing.
 What holds them back is their mean square, u^2; or, with `inertia`, what the track itself says of how noisy and how inert each parameter d
 is: with the likeliest noise r and process noise q of `physics.inertia`, d' corrected and d^ predicted from the two frames before,
 
-    mean_k ((d'_k - d_k) / r)^2 + mean_k ((d'_k - d^'_k) / (q s^2))^2,
+    mean_k ((d'_k - d_k) / r)^2 + mean_k ((d'_k - d^'_k) / (q s_k^2))^2,   s_k^2 = (t_k - t_k-1) (t_k - t_k-2) / 2,
 
 minus twice the log likelihood of a track under Kalman's model. It wants windows of three frames.
 
@@ -33,7 +33,7 @@ from silky_jax.config import ConfigError
 from silky_jax.math.precision import exact
 from silky_jax.math.rotation import matrix_from_axis_angle
 from silky_jax.physics import kinematics
-from silky_jax.physics.inertia import STILL, fit_inertia
+from silky_jax.physics.inertia import STILL, fit_inertia, stretches
 from silky_jax.types import Frame, PyTree, Variables
 
 __all__ = ["KEY", "CorrectionsConfig", "begin", "calibrate", "correct", "per_look_descent", "prior", "schedule"]
@@ -191,20 +191,18 @@ def _channels(frame: Frame) -> Float[Array, "*b c"]:
 
 
 def _inertia(drivers: Frame, train: Int[np.ndarray, "n"]) -> dict[str, Array]:
-  """Of each channel 1 / r and 1 / (q s^2); 0 of one that never moves."""
+  """Of each channel 1 / r and 1 / q; 0 of one that never moves."""
   _, first = np.unique(np.asarray(drivers.timestep)[train], return_index=True)
   pick = lambda x: np.asarray(x)[train][first]
   times, shots = pick(drivers.time).astype(np.float64), pick(drivers.shot)
-  step = np.median(np.diff(times))
-  stretches = np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (np.diff(times) > 1.5 * step))])
   table = np.asarray(_channels(drivers), np.float64)[train][first]
   try:
-    found = fit_inertia(table, times, stretches, orders=(1,))
+    found = fit_inertia(table, times, stretches(times, shots), orders=(1,))
   except ValueError as error:
     raise ConfigError(f"corrections.inertia: {error}; train without it") from error
   moves = table.std(axis=0) > STILL
   over = lambda x: jnp.asarray(np.where(moves, 1 / np.where(moves, x, 1.0), 0.0), jnp.float32)
-  return {"noise": over(found.noise), "surprise": over(found.process_noise * step**2)}
+  return {"noise": over(found.noise), "jump": over(found.process_noise)}
 
 
 @exact
@@ -218,7 +216,10 @@ def _unlikely(variables: Variables, clip: Frame) -> Float[Array, ""]:
   weights = kinematics.history_weights(clip.time, order=1)
   usable = kinematics.usable(clip.time, clip.valid, clip.shot, order=1).astype(now.dtype)
   missed = now[..., 2:, :] - kinematics.predict(now[..., None, :], weights)[..., 0, :]
-  jumps = jnp.sum(jnp.mean((missed * model["surprise"]) ** 2, axis=-1) * usable) / jnp.maximum(jnp.sum(usable), 1.0)
+  time = clip.time
+  reach = 0.5 * (time[..., 2:] - time[..., 1:-1]) * (time[..., 2:] - time[..., :-2])
+  missed = missed / jnp.where(usable > 0, reach, 1.0)[..., None]
+  jumps = jnp.sum(jnp.mean((missed * model["jump"]) ** 2, axis=-1) * usable) / jnp.maximum(jnp.sum(usable), 1.0)
   return off + jumps
 
 

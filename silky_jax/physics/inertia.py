@@ -9,20 +9,26 @@ likely a track is (the prediction error decomposition; Schweppe 1965),
 and S scales with r^2 when q does with r. So r^2 = mean (z - z^)^2 / s, s being S for r = 1, and only the ratio q / r and the order
 have to be searched for: on a grid, all channels at once. What a tracker errs slowly by looks like motion to any filter: it stays.
 
+Someone who sits still and then moves surprises such a filter, and it would lag. A frame that is more than three deviations from what
+was predicted is taken for motion: for that frame q grows until it is three. Small errors are filtered as before, and jumps are followed
+at once.
+
 Neither the truth nor a picture is looked at: parameters only.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from silky_jax.physics.filter import smooth_track
+from silky_jax.physics.filter import init, smooth_track, update
 
-__all__ = ["STILL", "Inertia", "calmed", "fit_inertia"]
+__all__ = ["STILL", "Inertia", "calmed", "fit_inertia", "stretches"]
 
 # q s^(order + 1) / r, s the time between frames: what a frame's surprise is in units of the error it is seen with. Beyond 30 nothing is
 # filtered, below 1e-3 a channel stands still or keeps going for a thousand frames.
@@ -30,6 +36,8 @@ _RATIOS = np.logspace(-3, 1.5, 28)
 _ORDERS = (1, 2)
 STILL = 1e-7  # deviation of a channel that never moves: of radians, metres, coefficients
 _LEAST_NOISE = 1e-12  # what such a channel gets: a positive number
+_GAP = 0.2  # seconds between frames: more is a cut, as it is for the clips of training (`clips.max_gap`)
+_USUAL = 3.0  # deviations; a larger surprise is motion
 _FEWEST = 12  # predictions of a channel, below which nothing can be said
 
 
@@ -50,7 +58,7 @@ def fit_inertia(
   Args:
     track: what was tracked, in order of time; any units, each channel by itself. Rotations as logarithms, away from pi.
     times: seconds.
-    shots: counts cuts; nothing is predicted across one. Give stretches with a gap between them different numbers.
+    shots: counts cuts; nothing is predicted across one. See `stretches`.
     orders: of motion to choose from.
 
   Returns:
@@ -75,6 +83,11 @@ def fit_inertia(
   plain = np.stack([likelihood[:, -1] for likelihood, _ in found]).max(axis=0)  # the ratio at which nothing is filtered
   gain = np.where(still, 0.0, best.max(axis=0) - plain)
   return Inertia(noise, _RATIOS[at] * noise / step ** (order + 1), order, gain)
+
+
+def stretches(times: Float[np.ndarray, "t"], shots: Int[np.ndarray, "t"]) -> Int[np.ndarray, "t"]:
+  """A number per frame that changes at cuts and after gaps of more than 0.2 s: across either, nothing is predicted."""
+  return np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (np.diff(times) > _GAP + 1e-6))])
 
 
 def _likelihoods(track, times, shots, step: float, order: int) -> tuple[Float[np.ndarray, "c g"], Float[np.ndarray, "c g"]]:
@@ -138,4 +151,22 @@ def calmed(
 
 @functools.partial(jax.jit, static_argnums=5)
 def _filtered(track, times, shots, seen, rates, order: int) -> Float[Array, "t n"]:
-  return smooth_track(track[..., None], jnp.eye(1), seen[:, None], times, shots, process_noise=rates, order=order).mean[..., 0]
+  """`filter.smooth_track` in units of the noise, with a process noise that a surprise raises: see the head of this file."""
+  noise, history = jnp.eye(1), order + 1
+
+  def step(state, frame):
+    place, time, shot, here = frame
+    look = functools.partial(
+      update, state, place[:, None], jnp.broadcast_to(noise, (len(rates), 1, 1)), jnp.broadcast_to(here, rates.shape)
+    )
+    guess = look(time, shot, process_noise=rates)[1]
+    missed, total = place - guess.predicted_mean[:, 0], guess.predicted_covariance[:, 0, 0] + 1.0
+    unexplained = jnp.maximum((missed / _USUAL) ** 2 - total, 0.0)
+    reach = jnp.prod(time - state.times, axis=-1) / math.factorial(history)  # of a rate, by the time of this frame
+    known = (state.seen == history) & (shot == state.shot) & (reach > 0)
+    raised = jnp.sqrt(rates**2 + jnp.where(known, unexplained / jnp.where(known, reach, 1.0) ** 2, 0.0))
+    after, found = look(time, shot, process_noise=raised)
+    return after, found.mean[:, 0]
+
+  start = init(len(rates), 1, order=order, dtype=track.dtype)
+  return lax.scan(step, start, (track, times, shots, seen))[1]

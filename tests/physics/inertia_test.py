@@ -66,3 +66,23 @@ def test_a_still_channel_stays_and_a_missing_frame_is_predicted():
 def test_too_few_frames_are_refused():
   with pytest.raises(ValueError, match="at least 12"):
     fit_inertia(np.zeros((9, 1)), np.arange(9) / 25, np.zeros(9, int))
+
+
+def test_a_jump_is_followed_at_once():
+  """Someone sits still for long and then moves: what is taken for noise is small, and the filter does not lag."""
+  random = np.random.default_rng(0)
+  true = np.where(np.arange(300) < 200, 0.0, 10.0)[:, None] + np.zeros((300, 2))
+  seen = true + 0.1 * random.normal(size=true.shape)
+  times, shots = np.arange(300) / 25, np.zeros(300, int)
+  found = fit_inertia(seen[:190], times[:190], shots[:190])
+  out = calmed(seen, found, times, shots)
+  assert np.abs(out[200:204] - true[200:204]).max() < 1.0
+  assert np.abs(out[100:190] - true[100:190]).std() < 0.5 * np.abs(seen[100:190] - true[100:190]).std()
+
+
+def test_missing_times_are_no_cuts():
+  """A webcam's repeats left out: what comes a frame later says as much."""
+  _, seen = _track(900, 4, noise=1.0, jump=0.1)
+  kept = np.flatnonzero(np.random.default_rng(1).random(900) < 0.5)
+  found = fit_inertia(seen[kept], kept / 25, np.zeros(len(kept), int), orders=(1,))
+  np.testing.assert_allclose(found.noise, 1.0, rtol=0.2)
