@@ -49,7 +49,7 @@ def get_config():
   c.model.color_limit = 0.5  # of the network's change of colour
 
   c.model.physics = ConfigDict()
-  c.model.physics.mode = "anchor"  # what rides on the mesh moves by inertia; or "absolute": the motion in the head's axes does
+  c.model.physics.mode = "anchor"  # what rides on the mesh moves by inertia; or "absolute", "world": the motion in those axes does
   c.model.physics.order = 2  # 1 keeps the velocity, 2 the acceleration too
   c.model.physics.damping = 1.0  # 0 predicts that all stands still
   c.model.physics.predictor = "airm2"  # of covariances; or mesh, airm1, logeuclid2, bures1
@@ -58,7 +58,7 @@ def get_config():
   c.model.physics.blur_gain = 1.0  # in units of a region's root mean square residual
   c.model.physics.least_blur = 0.5  # mm
   c.model.physics.blur_memory = 0.9  # share of the running residual that a step keeps
-  c.model.physics.jerk_scale = 1.0  # mm per frame^3, mode "absolute"
+  c.model.physics.jerk_scale = 1.0  # mm per frame^3, modes "absolute" and "world"
   c.model.physics.sample = 1024  # Gaussians per step; 0 takes all
 
   c.model.transport = ConfigDict()

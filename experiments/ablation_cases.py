@@ -49,6 +49,11 @@ def _cases() -> dict[str, Case]:
     "means of order 1": both(model__physics__order=1),
     **{f"covariances by {name}": both(model__physics__predictor=name) for name in ("mesh", "airm1", "logeuclid2", "bures1")},
     "absolute": both(model__physics__mode="absolute"),
+    "world": both(model__physics__mode="world"),
+    "world, jerks and all": both(model__physics__mode="world", model__physics__jerk_scale=1e3),
+    "world, jerks and all, x 10": both(
+      model__physics__mode="world", model__physics__jerk_scale=1e3, losses__regularizers__physics__weight=1.0
+    ),
     "absolute x 10": both(model__physics__mode="absolute", losses__regularizers__physics__weight=1.0),
     "two-sided": both(model__physics__sided="both"),
     "physics x 10": both(losses__regularizers__physics__weight=1.0),

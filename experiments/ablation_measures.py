@@ -8,9 +8,10 @@ Positions are those of Gaussians that ride on skin, against the same UV points o
                  left when errors of the head's place are taken out, which no term on Gaussians sees
   covariance_jitter  mean affine-invariant distance of a covariance, in the world, from itself a frame before
   own_jitter_mm  jitter of what the model adds to the mesh, in the surface's axes
-  tearing        share of neighbours across borders of groups that are further apart than twice what they are on the mesh (and than the
-                 usual distance of neighbours), in the tenth of the held-out frames whose expression is farthest from the mean
-  crack          there, root mean square difference of what the model adds to two such neighbours, in distances between neighbours
+  tearing        share of neighbours across borders of groups that are further apart, measured by the mesh, than twice what they usually
+                 are, in the tenth of the held-out frames whose expression is farthest from the mean
+  crack          there, root mean square difference of what the network moves two such neighbours by, in distances between neighbours
+  seam           the same of where they are moved to in all frames alike: where hair begins it stands off the forehead
 """
 
 import functools
@@ -39,6 +40,7 @@ __all__ = ["HELD_OUT", "measure_motion", "measure_pictures"]
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
 _EXTREME = 0.1  # of the held-out frames
+_TORN, _NEAR = 2.0, 0.25  # times as far apart as usual; of a distance between neighbours: what two sites are apart at least
 _STRIDE = 3  # frames: webcams repeat pictures, and repeats are not held out
 _CHUNK = 16  # pictures rendered at a time
 
@@ -205,7 +207,7 @@ def _true_points(truth: Truth, variables: Variables, rig: FlameRig, index: Int[n
 
 
 def _torn(variables: Variables, track: _Track, frames: Frame) -> dict[str, float]:
-  """`tearing` and `crack`; nothing where there are no groups."""
+  """`tearing`, `crack` and `seam`; nothing where there are no groups."""
   buffers = variables.buffers
   if "transport" not in buffers:
     return {}
@@ -215,9 +217,13 @@ def _torn(variables: Variables, track: _Track, frames: Frame) -> dict[str, float
   chosen = np.argsort(-far)[: max(1, round(_EXTREME * len(far)))]
   own, other = np.nonzero((groups[:, None] != groups[neighbours]) & (groups[:, None] >= 0) & (groups[neighbours] >= 0))
   other = neighbours[own, other]
-  apart = lambda points: np.linalg.norm(points[chosen][:, own] - points[chosen][:, other], axis=-1)
-  spacing, on_mesh = _MM * np.asarray(buffers["spacing"], np.float64)[own], apart(track.anchors)
+  spacing = _MM * np.asarray(buffers["spacing"], np.float64)[own]
+  apart = lambda points: np.linalg.norm(points[..., own, :] - points[..., other, :], axis=-1)
+  stretch = apart(track.means) / np.maximum(apart(track.anchors), _NEAR * spacing)
+  still = track.local.mean(axis=0)
+  usual = lambda points: float(np.sqrt(np.mean((apart(points) / spacing) ** 2)))
   return {
-    "tearing": float(np.mean(apart(track.means) > np.maximum(2 * on_mesh, spacing))),
-    "crack": float(np.sqrt(np.mean((apart(track.means - track.anchors) / spacing) ** 2))),
+    "tearing": float(np.mean(stretch[chosen] > _TORN * np.median(stretch, axis=0))),
+    "crack": usual(track.local[chosen] - still),
+    "seam": usual(still),
   }

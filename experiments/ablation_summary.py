@@ -9,7 +9,13 @@ from experiments.ablation_drivers import LOW_PASSES
 __all__ = ["Look", "change", "figure", "summary"]
 
 _EQUAL = 0.1  # dB: a control that loses no more than this against the claim is as good a picture
-_RATIOS = {"own_jitter": "heldout.own_jitter_mm", "covariance_jitter": "heldout.covariance_jitter", "tearing": "tearing", "crack": "crack"}
+_RATIOS = {
+  "own_jitter": "heldout.own_jitter_mm",
+  "covariance_jitter": "heldout.covariance_jitter",
+  "tearing": "tearing",
+  "crack": "crack",
+  "seam": "seam",
+}
 _NOISES = (0.5, 1.0, 2.0)
 
 
@@ -37,7 +43,7 @@ def change(rows: dict[str, dict[str, Any]], look: Look, base: Look) -> dict[str,
 
   jitter_reduction: 1 - |jitter - true| / |base's jitter - true|: 0.4 is 40 % nearer to the true jitter. On the demo clip, whose truth
   nobody knows, 1 - jitter / base's jitter.
-  skull_jitter_reduction: the same in the skull's axes; ratios of own_jitter, covariance_jitter, tearing, crack: over the base's.
+  skull_jitter_reduction: the same in the skull's axes; ratios of own_jitter, covariance_jitter, tearing, crack, seam: over the base's.
   psnr_change_db, its spread over seeds; mouth, eyes, LPIPS, tLP; error_change_mm of positions.
   """
   get = lambda which, name: figure(rows, which, name)
@@ -98,7 +104,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     found[f"{film}_jitter_reduction"] = whole.get("jitter_reduction")
     found[f"{film}_psnr_change_db"] = whole.get("psnr_change_db")
   found["studio_error_change_mm"] = (found["studio"]["terms and calm"] or {}).get("error_change_mm")
-  for name in ("tearing_ratio", "crack_ratio"):
+  for name in ("tearing_ratio", "crack_ratio", "seam_ratio"):
     found[name] = (found["studio"]["transport"] or {}).get(name)
   looks = {name: Look(name) for name in by_name if name.startswith("control")}
   looks |= {f"control: {way}": Look(base.case, way) for way in LOW_PASSES}

@@ -1,8 +1,8 @@
 """The physics term of a clip: Gaussians compared with where inertia puts them.
 
-Two modes. "anchor": what the model adds to the mesh, mu - x in the surface's carried axes, moves by inertia; the mesh is known input,
+Three modes. "anchor": what the model adds to the mesh, mu - x in the surface's carried axes, moves by inertia; the mesh is known input,
 so blinks and plosives cost nothing. "absolute": the Gaussians' own motion in the head's axes does, which also calms the tracked parameters
-where those are learnt; there inertia counts less where the surface itself jerks.
+where those are learnt; there inertia counts less where the surface itself jerks. "world": the same in the world's axes, head and all.
 
 Two sides. "past": each frame is predicted from frames before it, as a live driver could. "both": from the frame before and the frame
 after, for training offline: a tenth of the noise gain, and windows of three frames.
@@ -42,7 +42,7 @@ _LARGEST_LOG_RATIO = math.log(1e3)
 class PhysicsConfig:
   """Settings of the term."""
 
-  mode: Literal["anchor", "absolute"] = "anchor"
+  mode: Literal["anchor", "absolute", "world"] = "anchor"
   sided: Literal["past", "both"] = "past"  # predicted from frames before; or, offline, between the neighbours in time
   order: int = 2  # of the prediction of means from the past: 1 keeps the velocity, 2 the acceleration too
   damping: float = 1.0  # of predictions from the past, not of the mesh's; 0 predicts that all stands still
@@ -52,7 +52,7 @@ class PhysicsConfig:
   blur_gain: float = 1.0  # blur in units of a region's root mean square residual
   blur_memory: float = 0.9  # of the residuals' running mean over steps; 0 is this step's alone
   least_blur: float = 0.5  # mm
-  jerk_scale: float = 1.0  # mode "absolute": mm that the same prediction may miss on the surface (per frame^3 at order 2)
+  jerk_scale: float = 1.0  # modes "absolute" and "world": mm that the same prediction may miss on the surface (per frame^3 at order 2)
   sample: int = 1024  # Gaussians that the family takes per step, others in the next; 0 takes all
 
   @property
@@ -70,7 +70,7 @@ class PhysicsConfig:
 
 
 class Motion(NamedTuple):
-  """What the term looks at: a clip of Gaussians. Metres, seconds."""
+  """What the term looks at: a clip of Gaussians. Metres, seconds. In mode "world" read the world's axes for the head's."""
 
   times: Float[Array, "b t"]
   valid: Bool[Array, "b t"]
@@ -140,7 +140,7 @@ def physics_term(motion: Motion, config: PhysicsConfig, group_count: int, rms: F
   now = _State(*(x[:, at] for x in state))
 
   weights = lax.stop_gradient(motion.opacities[:, at]) * fine[..., None]
-  if config.mode == "absolute":
+  if config.mode != "anchor":
     weights = weights * consistency.jerk_weights(now.anchors - expected.anchors, scale=config.jerk_scale)
   residual = jnp.where(fine[..., None, None], now.means - expected.means, 0)
   counted = jnp.broadcast_to(fine[..., None], weights.shape).astype(residual.dtype)

@@ -238,6 +238,22 @@ def test_physics_hears_the_network_alone(start, trained, rig, make_frame):
   assert abs(still) < 1e-5
 
 
+def test_physics_in_the_world_hears_where_the_head_is(start, rig, make_frame):
+  """A head that stands still, put elsewhere in one frame: in its own axes nothing moves, in the world's everything does."""
+  clip = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, :1], 4, axis=1), _clip(make_frame)).replace(time=_clip(make_frame).time)
+  prediction = Prediction(None, None, None, make(CONFIG).deform(start, rig, make_frame())[1])
+
+  def term(mode, translation):
+    family = make(dataclasses.replace(CONFIG, physics=PhysicsConfig(sample=50, mode=mode)))
+    moved = clip.replace(translation=translation)
+    return family.regularize(start, rig, moved, prediction)["physics"]().value
+
+  jerked = clip.translation.at[:, 2].add(jnp.asarray([0.004, 0.0, 0.0]))
+  assert abs(term("absolute", jerked)) < 1e-5 and abs(term("world", clip.translation)) < 1e-5
+  value, gradient = jax.jit(jax.value_and_grad(lambda translation: term("world", translation)))(jerked)
+  assert value > 1e-3 and np.isfinite(gradient).all() and gradient[0, 2, 0] > 0
+
+
 def test_covariances_predicted_by_the_mesh_hear_it_stretch(start, trained, rig, make_frame):
   """Gaussians turn with the surface and do not stretch with it, so it costs where the mesh stretches, and not where the head turns."""
   family = make(dataclasses.replace(CONFIG, physics=PhysicsConfig(sample=40, predictor="mesh")))

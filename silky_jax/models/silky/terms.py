@@ -72,11 +72,14 @@ def _physics(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: Fra
 
   def one(frame: Frame) -> dict[str, Array]:
     gaussians, aux = deform(config, few, rig, frame)
-    into_head = lambda x: jnp.sum(x[..., None] * aux["head"], axis=-2)  # head^T x
-    back = jnp.broadcast_to(quaternion_conjugate(quaternion_from_matrix(aux["head"])), aux["carried"].shape)
+    origin, head = aux["translation"], aux["head"]
+    if settings.mode == "world":
+      origin, head = jnp.zeros_like(origin), jnp.eye(3, dtype=head.dtype)
+    into_head = lambda x: jnp.sum(x[..., None] * head, axis=-2)  # head^T x
+    back = jnp.broadcast_to(quaternion_conjugate(quaternion_from_matrix(head)), aux["carried"].shape)
     seen = {
       "residuals": aux["local"],
-      "anchors": into_head(aux["anchors"] - aux["translation"]),
+      "anchors": into_head(aux["anchors"] - origin),
       "carried": quaternion_multiply(back, aux["carried"]),
       "quaternions": aux["quaternions"],
       "log_deviations": aux["log_deviations"],
