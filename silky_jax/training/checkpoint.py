@@ -180,7 +180,7 @@ def read_config(workdir: Path) -> ExperimentConfig:
     raise CheckpointError(f"{workdir}: expected the folder of a training run, found no config.json there; give the --output_dir of `train`")
   written = json.loads(path.read_text())
   # Since format 1; off by default, so that older runs stay what they were.
-  written = {"corrections": to_dict(CorrectionsConfig()), **written}
+  written = {**written, "corrections": {**to_dict(CorrectionsConfig()), **written.get("corrections", {})}}
   if written.get("family") == "silky" and isinstance(written.get("model"), dict):
     written["model"] = model = {"precision": "float32", "uv_width": 16, **written["model"]}
     for name, defaults in (("physics", PhysicsConfig()), ("transport", TransportConfig())):

@@ -67,6 +67,15 @@ def test_a_run_from_before_corrections_and_physics_is_read_as_one_without(tmp_pa
   assert config == dataclasses.replace(CONFIG, loop=dataclasses.replace(CONFIG.loop, shares_every=0)) and int(state.step) == 2
 
 
+def test_a_section_that_grew_has_the_defaults_of_its_new_keys(tmp_path):
+  _write(tmp_path)
+  path = tmp_path / "config.json"
+  old = json.loads(path.read_text())
+  assert old["corrections"].pop("inertia") is False
+  path.write_text(json.dumps(old))
+  assert checkpoint.restore(tmp_path)[0] == CONFIG
+
+
 def test_meta_and_camera(tmp_path):
   _write(tmp_path)
   restored = checkpoint.restore_run(tmp_path, step=1)
