@@ -3,22 +3,14 @@
 python -m experiments.gpu_page
 """
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
-from experiments.rasterizer_page import number, table
+from experiments.pages import DOCS, fill, number, read, table
 from silky_jax.charts import INKS
 
-_ROOT = Path(__file__).resolve().parents[1]
-_PAGE, _CHART = _ROOT / "docs" / "gpu.md", _ROOT / "docs" / "images" / "gpu.svg"
+_CHART = DOCS / "images" / "gpu.svg"
 _CURVE_EVERY = 2  # looks at held-out frames that the page quotes
 _KINDS = {"forward": "picture", "forward_backward": "picture and gradients"}
-
-
-def _read(name: str) -> dict[str, Any]:
-  return json.loads((_ROOT / "experiments" / "results" / name).read_text())
 
 
 def rasterizer(rows: list[dict[str, Any]]) -> str:
@@ -115,21 +107,18 @@ def chart(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
   """Write both."""
-  rows = _read("rasterize_h200.json")["rows"]
+  rows = read("rasterize_h200.json")["rows"]
   _CHART.write_text(chart(rows))
-  begin, end = "<!-- figures: python -m experiments.gpu_page -->", "<!-- end of figures -->"
-  page = _PAGE.read_text()
-  studio, demo = (_read(f"full_{name}_h200.json") for name in ("studio", "demo"))
+  studio, demo = (read(f"full_{name}_h200.json") for name in ("studio", "demo"))
   took = lambda found: f"{found['training']['steps']:,} steps in {found['training']['seconds']:.0f} s, reading and compiling included"
   sections = [
     rasterizer(rows),
-    f"A whole avatar:\n\n{avatar(_read('avatar_h200.json'))}",
-    f"What a step's terms take, at 512x512:\n\n{parts(_read('train_speed_h200.json'))}",
+    f"A whole avatar:\n\n{avatar(read('avatar_h200.json'))}",
+    f"What a step's terms take, at 512x512:\n\n{parts(read('train_speed_h200.json'))}",
     f"The whole recipe on the studio, 512x512, noise-free, {took(studio)}:\n\n{full(studio)}",
     f"The whole recipe on the demo clip, 256x256, {took(demo)}:\n\n{full(demo)}",
   ]
-  body = f"{begin}\n" + "\n\n".join(sections) + f"\n{end}"
-  _PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: body, page, flags=re.S))
+  fill(DOCS / "gpu.md", "gpu_page", "\n\n".join(sections))
 
 
 if __name__ == "__main__":

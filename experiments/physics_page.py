@@ -3,14 +3,10 @@
 python -m experiments.physics_page
 """
 
-import json
-import re
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
-_PAGE = _ROOT / "docs" / "physics.md"
+from experiments.pages import DOCS, fill, read, table
+
 _COLUMNS = {
   "jerk, mm per frame^3": ("jerk_mm", 2),
   "flicker": ("flicker", 3),
@@ -24,18 +20,10 @@ _COLUMNS = {
 }
 
 
-def _read(name: str) -> dict[str, Any]:
-  return json.loads((_ROOT / "experiments" / "results" / name).read_text())
-
-
-def _table(head: list[str], lines: list[list[str]]) -> str:
-  return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
-
-
 def tables() -> str:
   """The figures as Markdown."""
-  ablation, cost, soak = _read("ablation.json"), _read("step_cost.json"), _read("soak.json")
-  demo = [row for row in _read("demo_cpu.json")["shares"] if "physics" in row]
+  ablation, cost, soak = read("ablation.json"), read("step_cost.json"), read("soak.json")
+  demo = [row for row in read("demo_cpu.json")["shares"] if "physics" in row]
   cases = list(dict.fromkeys(row["case"] for row in ablation["rows"]))
   seeds = sorted({row["seed"] for row in ablation["rows"]})
   of = {(row["case"], row["seed"]): row for row in ablation["rows"]}
@@ -65,9 +53,9 @@ def tables() -> str:
       f"### What each term moves\n\n{film['frames']} frames of a made-up person at {film['size']} px whose parameters are as noisy as a "
       f"tracker's, {ablation['steps']} steps, seeds {' / '.join(map(str, seeds))} (`experiments/first_ablation.py` says what each column "
       "is; less is better up to the cracks, more after them). Nothing here is a person's clip, and the fuller evidence is another matter.",
-      _table(["terms", *_COLUMNS], lines),
+      table(["terms", *_COLUMNS], lines),
       "Shares of the gradient norm before the last step, least and most over these runs:",
-      _table(["term", "share"], shared),
+      table(["term", "share"], shared),
       "In the demo, whose tracking is smoothed and calm, physics has "
       + ", ".join(f"{100 * row['physics']:.1f} % at step {row['step']}" for row in demo)
       + "; transport "
@@ -77,7 +65,7 @@ def tables() -> str:
       f"{cost['settings']['window']}, on {cost['machine']['cores']} cores of {cost['machine']['device']} (`experiments/step_cost.py`). "
       f"{unsolved} of {solves} transport problems of these first steps did not converge in "
       f"{cost['settings']['transport']['max_iterations']} iterations.",
-      _table(["terms", "ms per step", "time", "scratch, MiB", "memory"], spent),
+      table(["terms", "ms per step", "time", "scratch, MiB", "memory"], spent),
       f"### Do they ever break\n\n{len(runs)} runs from random seeds, {runs[0]['steps']} steps, {runs[0]['gaussians']:,} Gaussians, "
       f"{soak['weights']}: {sum(r['not_finite'] for r in runs)} values of {sum(r['values_looked_at'] for r in runs):,} logged and of the "
       f"last states were not finite, {sum(r['steps_skipped'] for r in runs):g} steps were skipped, mean PSNR at the end "
@@ -88,11 +76,7 @@ def tables() -> str:
 
 def main() -> None:
   """Write the tables between their marks."""
-  begin, end = "<!-- figures: python -m experiments.physics_page -->", "<!-- end of figures -->"
-  page = _PAGE.read_text()
-  if begin not in page:
-    raise SystemExit(f"{_PAGE}: the mark {begin!r} is gone; put it back where the tables belong")
-  _PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables()}\n{end}", page, flags=re.S))
+  fill(DOCS / "physics.md", "physics_page", tables())
 
 
 if __name__ == "__main__":

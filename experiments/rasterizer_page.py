@@ -3,30 +3,18 @@
 python -m experiments.rasterizer_page
 """
 
-import json
 import math
-import re
-from pathlib import Path
 
+from experiments.pages import DOCS, fill, number, read, table
 from silky_jax.charts import INKS
 
-_ROOT = Path(__file__).resolve().parents[1]
-_PAGE, _CHART = _ROOT / "docs" / "rasterizer.md", _ROOT / "docs" / "images" / "rasterizer.svg"
+_CHART = DOCS / "images" / "rasterizer.svg"
 _FILES = {"AVX-512": "rasterize_cpu.json", "AVX2": "rasterize_cpu_avx2.json", "portable": "rasterize_cpu_portable.json"}
 
 
 def _rows() -> dict[str, dict[str, dict]]:
   """Instruction set -> scene -> row."""
-  read = lambda name: json.loads((_ROOT / "experiments" / "results" / name).read_text())["rows"]
-  return {simd: {row["scene"]: row for row in read(name)} for simd, name in _FILES.items()}
-
-
-def table(head: list[str], lines: list[list[str]]) -> str:
-  return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
-
-
-def number(value: float) -> str:
-  return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+  return {simd: {row["scene"]: row for row in read(name)["rows"]} for simd, name in _FILES.items()}
 
 
 def tables(rows: dict[str, dict[str, dict]]) -> str:
@@ -85,9 +73,7 @@ def chart(rows: dict[str, dict[str, dict]]) -> str:
 def main() -> None:
   rows = _rows()
   _CHART.write_text(chart(rows))
-  begin, end = "<!-- figures: python -m experiments.rasterizer_page -->", "<!-- end of figures -->"
-  page = _PAGE.read_text()
-  _PAGE.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{tables(rows)}\n{end}", page, flags=re.S))
+  fill(DOCS / "rasterizer.md", "rasterizer_page", tables(rows))
 
 
 if __name__ == "__main__":
