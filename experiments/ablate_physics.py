@@ -24,7 +24,7 @@ from absl import app, flags, logging
 
 from experiments.ablation_cases import CASES, Case, experiment_of
 from experiments.ablation_drivers import WAYS, drive
-from experiments.ablation_measures import measure_motion, measure_pictures
+from experiments.ablation_measures import measure_motion, measure_pictures, pictures
 from experiments.ablation_summary import summary
 from experiments.record import write_record
 from silky_jax.apps.player import find_rig
@@ -83,6 +83,12 @@ def _one(name: str) -> None:
   seeds = [int(seed) for seed in _SEEDS.value]
   made = train_together(experiment, sequence, rig, seeds)
   avatar, settings = build(experiment).avatar, made.experiment.step_config(made.experiment.stages[-1], made.capacity).render
+  first = jax.tree.map(lambda leaf: leaf[0], made.states.variables)
+  if case.filmed:
+    made_of = pictures(avatar, first, rig, ways[case.filmed], settings, experiment.background)
+    where = Path(_WORK.value) / "pictures"
+    where.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(where / f"{_row_path(name).stem}.npz", pictures=made_of)
   runs = []
   for place, seed in enumerate(seeds):
     variables = jax.tree.map(lambda leaf, place=place: leaf[place], made.states.variables)

@@ -21,16 +21,18 @@ class Case(NamedTuple):
   changes: dict[str, Any] = {}  # noqa: RUF012 - never written to: dotted keys of the config -> values
   drivers: str = "tracked"  # of WAYS: how the film is driven, trained on and held out
   swept: bool = False  # whether held-out frames are driven in every one of WAYS
+  filmed: str = ""  # of WAYS: how it is driven for the page's video; not filmed where empty
 
 
 def _cases() -> dict[str, Case]:
   both = lambda **changes: Case(changes={key.replace("__", "."): value for key, value in changes.items()})
   none = lambda **changes: both(**changes)._replace(terms=())
   ladder = {"none": (), "physics": ("physics",), "transport": ("transport",), "both": _BOTH}
-  ends = ("none", "both")
+  ends = {"none": "tracked", "both": "calm"}
+  told = lambda name, film: {"terms": ladder[name], "swept": name in ends, "filmed": ends.get(name, "") if film in (1.0, "demo") else ""}
   return {
-    **{f"{name}, noise {noise:g}": Case(noise=noise, terms=ladder[name], swept=name in ends) for noise in _NOISES for name in ladder},
-    **{f"{name}, demo": Case(film="demo", noise=0.0, terms=terms, swept=name in ends) for name, terms in ladder.items()},
+    **{f"{name}, noise {noise:g}": Case(noise=noise, **told(name, noise)) for noise in _NOISES for name in ladder},
+    **{f"{name}, demo": Case(film="demo", noise=0.0, **told(name, "demo")) for name in ladder},
     # Controls: what a cheap trick would do.
     "control: no network": none(model__residual="none"),
     "control: motion penalty x 10": none(losses__regularizers__motion__weight=1e-2),
@@ -56,7 +58,8 @@ def _cases() -> dict[str, Case]:
     ),
     "absolute x 10": both(model__physics__mode="absolute", losses__regularizers__physics__weight=1.0),
     "two-sided": both(model__physics__sided="both"),
-    "physics x 10": both(losses__regularizers__physics__weight=1.0),
+    **{f"physics x {share:g}": both(losses__regularizers__physics__weight=0.1 * share) for share in (10.0, 100.0)},
+    "physics x 10, demo": both(losses__regularizers__physics__weight=1.0)._replace(film="demo", noise=0.0),
     # Transport, part by part.
     **{f"weights {name}": both(model__transport__weight_family=name) for name in ("sech", "rational", "constant")},
     "without E2": both(model__transport__stiffness_rate=0.0),
@@ -64,6 +67,7 @@ def _cases() -> dict[str, Case]:
     "groups face-parsing": both(model__transport__landmark_groups="face-parsing"),
     "groups one": both(model__transport__landmark_groups="one", model__transport__atoms=128, model__transport__levels=(1,)),
     **{f"transport x {share:g}": both(losses__regularizers__transport__weight=share) for share in (0.1, 0.3, 10.0)},
+    "transport x 0.3, demo": both(losses__regularizers__transport__weight=0.3)._replace(film="demo", noise=0.0),
     # The UV splatter image.
     "uv, none": none(model__residual="uv"),
     "uv, both": both(model__residual="uv"),

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from silky_jax.data.clips import load_drivers
 from silky_jax.data.formats import native
 from silky_jax.evaluation import scores
+from silky_jax.evaluation.playback import bytes_of
 from silky_jax.losses import perceptual
 from silky_jax.math import spd
 from silky_jax.models import corrections
@@ -35,7 +36,7 @@ from silky_jax.render.pipeline import RenderConfig
 from silky_jax.studio.dataset import Truth
 from silky_jax.types import FlameRig, Frame, Variables
 
-__all__ = ["HELD_OUT", "measure_motion", "measure_pictures"]
+__all__ = ["HELD_OUT", "measure_motion", "measure_pictures", "pictures"]
 
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
@@ -84,6 +85,24 @@ def measure_pictures(
       for name, values in found.items():
         gathered.setdefault(name, []).append(np.asarray(values)[: len(chosen)])
   return {name: float(np.nanmean(np.concatenate(values))) for name, values in gathered.items()}
+
+
+def pictures(
+  avatar: Avatar,
+  variables: Variables,
+  rig: FlameRig,
+  sequence: native.NativeSequence,
+  settings: RenderConfig,
+  background: tuple[float, ...],
+) -> UInt8[np.ndarray, "t h w 3"]:
+  """Renders of the last split that is held out, as bytes."""
+  index, color = np.asarray(sequence.splits[HELD_OUT[-1]]), jnp.asarray(background)
+  see, shown = perceptual.load("alexnet"), []
+  for first in range(0, len(index), _CHUNK):
+    chosen = index[first : first + _CHUNK]
+    image = _render_and_score(avatar, settings, variables, rig, sequence.frames(np.resize(chosen, _CHUNK)), color, see)[0]
+    shown.append(bytes_of(image)[: len(chosen)])
+  return np.concatenate(shown)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,0 +1,172 @@
+"""The tables and charts of docs/ablation.md, from experiments/results/ablate_physics.json.
+
+python -m experiments.ablation_page
+"""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.ablation_drivers import LOW_PASSES
+from experiments.ablation_summary import Look, figure
+from experiments.pages import DOCS, fill, read, table
+from silky_jax.charts import INKS
+
+_CHARTS = DOCS / "images"
+_LADDER = {
+  "neither": ("none", "tracked"),
+  "physics": ("physics", "tracked"),
+  "transport": ("transport", "tracked"),
+  "both": ("both", "tracked"),
+  "neither, calm": ("none", "calm"),
+  "physics, calm": ("physics", "calm"),
+  "both, calm": ("both", "calm"),
+}
+_NOISES = ("0.5", "1", "2")
+# Heading -> figure in the rows, digits.
+_PICTURES = {
+  "PSNR, dB": ("psnr", 2),
+  "mouth": ("mouth.psnr", 2),
+  "eyes": ("eyes.psnr", 2),
+  "SSIM": ("ssim", 3),
+  "LPIPS": ("lpips_alex", 4),
+  "tLP": ("tlp", 4),
+  "PSNR of differences": ("temporal.psnr", 2),
+}
+_MOTION = {
+  "jitter": ("heldout.jitter_mm", 2),
+  "in the skull": ("heldout.skull_jitter_mm", 2),
+  "network's own": ("heldout.own_jitter_mm", 3),
+  "covariances": ("heldout.covariance_jitter", 3),
+  "error, mm": ("heldout.error_mm", 2),
+  "in the skull, mm": ("heldout.skull_error_mm", 2),
+}
+_TRAIN = {
+  "training frames, corrected: jitter": ("train.jitter_mm", 2),
+  "jitter in the skull": ("train.skull_jitter_mm", 2),
+  "error there, mm": ("train.error_mm", 2),
+}
+_BORDERS = {"tearing": ("tearing", 4), "crack": ("crack", 3), "seam": ("seam", 3)}
+_LABEL, _LINE = 130, 12  # px that a label takes
+_SHORT = {name: (_PICTURES | _MOTION)[name] for name in ("PSNR, dB", "jitter", "network's own", "covariances", "error, mm")}
+
+
+def _cell(rows: dict[str, Any], look: Look, key: str, digits: int) -> str:
+  values = figure(rows, look, key)
+  if values is None or not np.isfinite(values).all():
+    return "-"
+  return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+
+
+def _lines(rows: dict[str, Any], looks: dict[str, Look], columns: dict[str, tuple[str, int]]) -> str:
+  """A table of cases that were run: means over seeds, and their deviations."""
+  lines = [
+    [name, *(_cell(rows, look, *column) for column in columns.values())]
+    for name, look in looks.items()
+    if figure(rows, look, "psnr") is not None
+  ]
+  return table(["", *columns], lines)
+
+
+def _scatter(title: str, groups: dict[str, list[tuple[float, float, str]]], x_label: str, y_label: str) -> str:
+  """Named points in a plane, as SVG."""
+  width, height, left, right, top, bottom = 860, 420, 64, 20, 60, 44
+  font = "font-family='system-ui,sans-serif' font-size='11'"
+  points = np.asarray([point[:2] for group in groups.values() for point in group])
+  low, high = points.min(axis=0), points.max(axis=0)
+  room = 0.07 * (high - low)
+  low, high = low - room, high + room
+  across = lambda x: left + (x - low[0]) / (high[0] - low[0]) * (width - left - right)
+  up = lambda y: top + (high[1] - y) / (high[1] - low[1]) * (height - top - bottom)
+  parts = [f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' {font}>"]
+  parts.append(
+    f"<rect width='{width}' height='{height}' fill='#ffffff'/><text x='8' y='18' font-size='13' font-weight='600'>{title}</text>"
+  )
+  for tick in np.linspace(low[1] + room[1], high[1] - room[1], 4):
+    parts.append(f"<line x1='{left}' x2='{width - right}' y1='{up(tick):.1f}' y2='{up(tick):.1f}' stroke='#e4e8ec'/>")
+    parts.append(f"<text x='{left - 6}' y='{up(tick) + 4:.1f}' text-anchor='end' fill='#56616b'>{tick:.2f}</text>")
+  for tick in np.linspace(low[0] + room[0], high[0] - room[0], 5):
+    parts.append(f"<text x='{across(tick):.1f}' y='{height - 26}' text-anchor='middle' fill='#56616b'>{tick:.1f}</text>")
+  parts.append(f"<text x='{width - right}' y='{height - 8}' text-anchor='end' fill='#56616b'>{x_label}</text>")
+  parts.append(f"<text x='8' y='{top - 10}' fill='#56616b'>{y_label}</text>")
+  written: list[tuple[float, float]] = []
+  for number, (name, group) in enumerate(groups.items()):
+    ink = INKS[number % len(INKS)]
+    parts.append(f"<circle cx='{left + 200 * number}' cy='32' r='4' fill='{ink}'/><text x='{left + 8 + 200 * number}' y='36'>{name}</text>")
+    for x, y, label in sorted(group, key=lambda point: -point[1]):
+      late = across(x) > 0.8 * width
+      here, line = across(x), up(y) - 5
+      while any(abs(here - other) < _LABEL and abs(line - row) < _LINE for other, row in written):
+        line += 2  # under what is written there
+      written.append((here, line))
+      parts.append(f"<circle cx='{here:.1f}' cy='{up(y):.1f}' r='4' fill='{ink}'/>")
+      side = f"x='{here - 7:.1f}' text-anchor='end'" if late else f"x='{here + 7:.1f}'"
+      parts.append(f"<text {side} y='{line:.1f}' fill='{ink}'>{label}</text>")
+  return "".join(parts) + "</svg>\n"
+
+
+def _plane(rows: dict[str, Any], film: str) -> dict[str, list[tuple[float, float, str]]]:
+  """PSNR over jitter: terms as tracked, low passes of the film without terms, terms and calm drivers, controls."""
+  at = lambda look, label: (float(figure(rows, look, "heldout.jitter_mm").mean()), float(figure(rows, look, "psnr").mean()), label)
+  there = lambda look: figure(rows, look, "psnr") is not None
+  name = lambda case: Look(f"{case}, {film}")
+  groups = {
+    "as tracked": [(name(case), label) for label, (case, way) in _LADDER.items() if way == "tracked"],
+    "low passes, neither term": [(name("none")._replace(way=way), way) for way in LOW_PASSES],
+    "calm": [(name(case)._replace(way="calm"), label) for label, (case, way) in _LADDER.items() if way == "calm"],
+    "other controls": [(Look(case), case.removeprefix("control: ")) for case in rows if case.startswith("control")]
+    if "noise" in film
+    else [],
+  }
+  return {kind: [at(*pair) for pair in pairs if there(pair[0])] for kind, pairs in groups.items() if any(there(pair[0]) for pair in pairs)}
+
+
+def body(found: dict[str, Any]) -> str:
+  """Everything between the marks, as Markdown."""
+  rows = {row["case"]: row for row in found["rows"]}
+  ladder = lambda film: {label: Look(f"{case}, {film}", way) for label, (case, way) in _LADDER.items()}
+  parts = [
+    f"{found['frames']} frames at {found['size']} px, {found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}; means over "
+    f"seeds ± their deviation; {found['machine']['device']}, commit {found['commit']}."
+  ]
+  for noise in _NOISES:
+    looks = ladder(f"noise {noise}")
+    if (true := figure(rows, looks["neither"], "heldout.true_jitter_mm")) is None:
+      continue
+    parts += [f"### Studio, noise {noise}: pictures", _lines(rows, looks, _PICTURES)]
+    parts += [
+      f"### Studio, noise {noise}: motion (true jitter {true.mean():.2f} mm per frame^3)",
+      _lines(rows, looks, _MOTION | _TRAIN | _BORDERS),
+    ]
+  if "none, demo" in rows:
+    looks = ladder("demo")
+    parts += ["### Demo clip: pictures", _lines(rows, looks, _PICTURES)]
+    motion = {name: column for name, column in _MOTION.items() if column[0] in rows["none, demo"]["runs"][0]}
+    parts += ["### Demo clip: motion", _lines(rows, looks, motion | _BORDERS)]
+  base = "none, noise 1"
+  controls = {name.removeprefix("control: "): Look(name) for name in rows if name.startswith("control")}
+  controls |= {f"{name}, calm": look._replace(way="calm") for name, look in controls.items()} | {way: Look(base, way) for way in LOW_PASSES}
+  parts += ["### Controls, noise 1", _lines(rows, {"neither": Look(base), "both, calm": Look("both, noise 1", "calm")} | controls, _SHORT)]
+  told = {*ladder("demo").values(), *controls.values()}
+  shown = {look.case for look in told} | {f"{case}, noise {noise}" for case, _ in _LADDER.values() for noise in _NOISES}
+  rest = {name: Look(name) for name in rows if name not in shown}
+  if rest:
+    parts += ["### Everything else, as tracked", _lines(rows, rest, _SHORT | _TRAIN | _BORDERS)]
+  if found["missing"]:
+    parts.append("Not run: " + "; ".join(sorted(found["missing"])) + ".")
+  return "\n\n".join(parts)
+
+
+def main() -> None:
+  """Write both."""
+  found = read("ablate_physics.json")
+  rows = {row["case"]: row for row in found["rows"]}
+  for film, name, words in (("noise 1", "studio", "the studio at noise 1"), ("demo", "demo", "the demo clip")):
+    if groups := _plane(rows, film):
+      title = f"Held-out frames of {words}: further left is calmer, further up a better picture"
+      (_CHARTS / f"ablation_{name}.svg").write_text(_scatter(title, groups, "jitter, mm per frame^3", "PSNR, dB"))
+  fill(DOCS / "ablation.md", "ablation_page", body(found))
+
+
+if __name__ == "__main__":
+  main()
