@@ -77,11 +77,10 @@ def _one(name: str) -> None:
   case = CASES[name]
   experiment = experiment_of(case, steps=_STEPS.value, uv_size=_UV.value, width=_WIDTH.value)
   sequence, truth = _load(case)
-  sequence = drive(sequence, case.drivers)
-  ways = {"tracked": sequence} | {way: drive(sequence, way) for way in (WAYS if case.swept else ("calm",)) if way != "tracked"}
+  ways = {way: drive(sequence, way) for way in WAYS if case.swept or way in ("tracked", "calm", "smooth", case.drivers)}
   rig = jax.device_put(find_rig(sequence.rig_name, sequence.rig_hash))
   seeds = [int(seed) for seed in _SEEDS.value]
-  made = train_together(experiment, sequence, rig, seeds)
+  made = train_together(experiment, ways[case.drivers], rig, seeds)
   avatar, settings = build(experiment).avatar, made.experiment.step_config(made.experiment.stages[-1], made.capacity).render
   first = jax.tree.map(lambda leaf: leaf[0], made.states.variables)
   if case.filmed:
@@ -95,8 +94,9 @@ def _one(name: str) -> None:
     found: dict[str, Any] = {}
     for way, driven in ways.items():
       own = measure_pictures(avatar, variables, rig, driven, settings, experiment.background)
-      own |= measure_motion(avatar, variables, rig, driven, truth, training=way == "tracked")
-      found |= {key if way == "tracked" else f"{way}: {key}": value for key, value in own.items()}
+      own |= measure_motion(avatar, variables, rig, driven, truth, training=way == case.drivers)
+      plain = lambda key, way=way: way == "tracked" or key.startswith("train.")
+      found |= {key if plain(key) else f"{way}: {key}": value for key, value in own.items()}
     runs.append({
       "seed": seed,
       **found,
@@ -104,7 +104,7 @@ def _one(name: str) -> None:
       "skipped": _STEPS.value * float(np.mean([row["skipped"][place] for row in made.metrics])),  # calls are equally long
     })  # fmt: skip
   row = {"case": name, "settings": _settings(), "train_s": round(made.seconds, 1), "compile_s": [round(s, 1) for s in made.compiled]}
-  row |= {"device": jax.devices()[0].device_kind, "runs": runs}
+  row |= {"drivers": case.drivers, "device": jax.devices()[0].device_kind, "runs": runs}
   path = _row_path(name)
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_suffix(".part")

@@ -19,7 +19,7 @@ class Case(NamedTuple):
   noise: float = 1.0  # level of the studio's tracker-like errors
   terms: tuple[str, ...] = _BOTH  # of physics and transport
   changes: dict[str, Any] = {}  # noqa: RUF012 - never written to: dotted keys of the config -> values
-  drivers: str = "tracked"  # of WAYS: how the film is driven, trained on and held out
+  drivers: str = "tracked"  # of WAYS: how the film is driven that is trained on
   swept: bool = False  # whether held-out frames are driven in every one of WAYS
   filmed: str = ""  # of WAYS: how it is driven for the page's video; not filmed where empty
 
@@ -40,6 +40,10 @@ def _cases() -> dict[str, Case]:
     "control: low-passed film": none()._replace(drivers="one pole 0.5"),
     # Remedies against what the tracker says of the head.
     "calm film": both()._replace(drivers="calm"),
+    "smooth film": both()._replace(drivers="smooth"),
+    "smooth film, none": none()._replace(drivers="smooth"),
+    "smooth film, no corrections": both(corrections__enabled=False)._replace(drivers="smooth"),
+    "smooth film, demo": both()._replace(drivers="smooth", film="demo", noise=0.0),
     "none, no corrections": none(corrections__enabled=False),
     "both, no corrections": both(corrections__enabled=False),
     "both, corrections by inertia": both(corrections__inertia=True),

@@ -1,6 +1,7 @@
 """Ways to drive a film: as tracked, by the inertia that its own track shows, and by what a cheap trick would do."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ _EURO_SLOPE_CUTOFF = 1.0  # Hz, as published
 
 
 def drive(sequence: native.NativeSequence, way: str) -> native.NativeSequence:
-  """The film driven another way. Nothing looks ahead; what is fitted is fitted on the training frames' parameters.
+  """The film driven another way. Nothing but "smooth" looks ahead; what is fitted is fitted on the training frames' parameters.
 
   Args:
     sequence: as tracked.
@@ -31,9 +32,9 @@ def drive(sequence: native.NativeSequence, way: str) -> native.NativeSequence:
   return dataclasses.replace(sequence, arrays=sequence.arrays | {name: np.asarray(getattr(made, name)) for name in PARAMETERS})
 
 
-def _calm(sequence: native.NativeSequence, frames: Frame) -> Frame:
+def _calm(sequence: native.NativeSequence, frames: Frame, *, ahead: bool = False) -> Frame:
   repeats = np.isin(np.arange(len(sequence)), sequence.splits.get("repeat", ()))
-  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))), repeats)
+  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))), repeats, ahead=ahead)
 
 
 def _each(frames: Frame, change: Callable[[Float[np.ndarray, "t c"], float], np.ndarray]) -> Frame:
@@ -80,4 +81,9 @@ LOW_PASSES = {
   **{f"one pole {share:g}": _low_pass(share) for share in (0.8, 0.6, 0.5, 0.4, 0.3)},
   **{f"one euro {cutoff:g} {beta:g}": _one_euro(cutoff, beta) for cutoff, beta in ((2.0, 1.0), (1.0, 0.5))},
 }
-WAYS: dict[str, Callable[[native.NativeSequence, Frame], Frame]] = {"tracked": lambda sequence, frames: frames, "calm": _calm, **LOW_PASSES}
+WAYS: dict[str, Callable[[native.NativeSequence, Frame], Frame]] = {
+  "tracked": lambda sequence, frames: frames,
+  "calm": _calm,
+  "smooth": functools.partial(_calm, ahead=True),
+  **LOW_PASSES,
+}

@@ -21,6 +21,8 @@ _LADDER = {
   "neither, calm": ("none", "calm"),
   "physics, calm": ("physics", "calm"),
   "both, calm": ("both", "calm"),
+  "neither, smooth": ("none", "smooth"),
+  "both, smooth": ("both", "smooth"),
 }
 _NOISES = ("0.5", "1", "2")
 # Heading -> figure in the rows, digits.
@@ -113,8 +115,10 @@ def _plane(rows: dict[str, Any], film: str) -> dict[str, list[tuple[float, float
   groups = {
     "as tracked": [(name(case), label) for label, (case, way) in _LADDER.items() if way == "tracked"],
     "low passes, neither term": [(name("none")._replace(way=way), way) for way in LOW_PASSES],
-    "calm": [(name(case)._replace(way="calm"), label) for label, (case, way) in _LADDER.items() if way == "calm"],
-    "other controls": [(Look(case), case.removeprefix("control: ")) for case in rows if case.startswith("control")]
+    "calm, smooth": [(name(case)._replace(way=way), label) for label, (case, way) in _LADDER.items() if way in ("calm", "smooth")],
+    "other controls": [
+      (Look(case, rows[case].get("drivers", "tracked")), case.removeprefix("control: ")) for case in rows if case.startswith("control")
+    ]
     if "noise" in film
     else [],
   }
@@ -144,12 +148,13 @@ def body(found: dict[str, Any]) -> str:
     motion = {name: column for name, column in _MOTION.items() if column[0] in rows["none, demo"]["runs"][0]}
     parts += ["### Demo clip: motion", _lines(rows, looks, motion | _BORDERS)]
   base = "none, noise 1"
-  controls = {name.removeprefix("control: "): Look(name) for name in rows if name.startswith("control")}
+  own = lambda case: Look(case, rows[case].get("drivers", "tracked"))
+  controls = {name.removeprefix("control: "): own(name) for name in rows if name.startswith("control")}
   controls |= {f"{name}, calm": look._replace(way="calm") for name, look in controls.items()} | {way: Look(base, way) for way in LOW_PASSES}
   parts += ["### Controls, noise 1", _lines(rows, {"neither": Look(base), "both, calm": Look("both, noise 1", "calm")} | controls, _SHORT)]
   told = {*ladder("demo").values(), *controls.values()}
   shown = {look.case for look in told} | {f"{case}, noise {noise}" for case, _ in _LADDER.values() for noise in _NOISES}
-  rest = {name: Look(name) for name in rows if name not in shown}
+  rest = {name if own(name).way == "tracked" else f"{name}, driven so": own(name) for name in rows if name not in shown}
   if rest:
     parts += ["### Everything else, as tracked", _lines(rows, rest, _SHORT | _TRAIN | _BORDERS)]
   if found["missing"]:

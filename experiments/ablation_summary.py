@@ -93,6 +93,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
       ("terms", "both", "tracked"),
       ("calm", "none", "calm"),
       ("terms and calm", "both", "calm"),
+      ("smooth", "none", "smooth"),
+      ("terms and smooth", "both", "smooth"),
     )
   }
   found: dict[str, Any] = {"studio": ladder("noise 1", base), "demo": ladder("demo", Look("none, demo"))}
@@ -103,10 +105,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     whole = found[film]["terms and calm"] or {}
     found[f"{film}_jitter_reduction"] = whole.get("jitter_reduction")
     found[f"{film}_psnr_change_db"] = whole.get("psnr_change_db")
+  film = Look("smooth film", "smooth"), Look("smooth film, demo", "smooth")
+  found["smooth_film"] = {"studio": change(by_name, film[0], base), "demo": change(by_name, film[1], Look("none, demo"))}
   found["studio_error_change_mm"] = (found["studio"]["terms and calm"] or {}).get("error_change_mm")
   for name in ("tearing_ratio", "crack_ratio", "seam_ratio"):
     found[name] = (found["studio"]["transport"] or {}).get(name)
-  looks = {name: Look(name) for name in by_name if name.startswith("control")}
+  looks = {name: Look(name, row.get("drivers", "tracked")) for name, row in by_name.items() if name.startswith("control")}
   looks |= {f"control: {way}": Look(base.case, way) for way in LOW_PASSES}
   controls = {name: change(by_name, look, base) for name, look in looks.items()}
   found["controls"] = {name: one for name, one in controls.items() if one is not None}

@@ -180,7 +180,8 @@ def _render_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("flame_params", None, "What moves it: an .npz of named keys, or a dataset folder.", required=True, flag_values=values)
   flags.DEFINE_string("output_path", None, "The .mp4 to write.", required=True, flag_values=values)
   flags.DEFINE_integer("resolution", None, "Height of the video, px; that of the driver if not given.", flag_values=values)
-  flags.DEFINE_bool("calm", False, "Filter what moves it by the inertia that its own track shows.", flag_values=values)
+  text = "Filter what moves it by the inertia that its own track shows: as if it came live, or looking ahead."
+  flags.DEFINE_enum("calm", None, ["live", "whole"], text, flag_values=values)
 
 
 def _render(values: flags.FlagValues) -> None:

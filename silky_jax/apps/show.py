@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -58,7 +59,12 @@ def write_pictures(player: Player, sequence: Sequence, output_dir: Path | str, *
 
 
 def render_driven(
-  player: Player, flame_params: Path | str, output_path: Path | str, *, resolution: int | None = None, calm: bool = False
+  player: Player,
+  flame_params: Path | str,
+  output_path: Path | str,
+  *,
+  resolution: int | None = None,
+  calm: Literal["live", "whole"] | None = None,
 ) -> Path:
   """Render an avatar driven by a file of motion or by a dataset.
 
@@ -67,7 +73,8 @@ def render_driven(
     flame_params: what `reenact.read_driver` reads.
     output_path: ends in `.mp4`.
     resolution: height in px; the driver's own when None.
-    calm: filter what drives it by the inertia that the track itself shows (`evaluation.calm`).
+    calm: filter what drives it by the inertia that the track itself shows (`evaluation.calm`): as a live driver could, or the track known
+      whole.
 
   Returns:
     The path written.
@@ -78,7 +85,7 @@ def render_driven(
   if Path(output_path).suffix.lower() != ".mp4":
     raise UserError(f"--output_path {output_path}: wanted a name that ends in .mp4, found {Path(output_path).suffix or 'no ending'!r}")
   driver = open_driver(player, flame_params)
-  driver = calm_driver(driver) if calm else driver
+  driver = calm_driver(driver, ahead=calm == "whole") if calm else driver
   with Progress("render", len(driver.frames.index), "frames") as bar:
     return reenact.render_sequence(player.render, driver, output_path, resolution=resolution, on_frame=bar.update)
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from silky_jax.config import UserError
 from silky_jax.evaluation.playback import driving
 from silky_jax.evaluation.reenact import Driver
-from silky_jax.physics.inertia import Inertia, calmed, fit_inertia, stretches
+from silky_jax.physics.inertia import Inertia, calmed, fit_inertia, smoothed, stretches
 from silky_jax.types import Frame
 
 __all__ = ["PARAMETERS", "calm", "calm_driver", "fit_calm"]
@@ -40,21 +40,22 @@ def fit_calm(frames: Frame) -> Inertia:
   return fit_inertia(_table(frames)[moments.first[moments.valid]], times, stretches(times, shots))
 
 
-def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None = None) -> Frame:
-  """Frames whose driving parameters went through the causal filter; everything else is theirs.
+def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None = None, *, ahead: bool = False) -> Frame:
+  """Frames whose driving parameters went through the causal filter, or the whole track's smoother; everything else is theirs.
 
   Args:
     frames: [t] in order of time; several cameras may see the same moment.
     inertia: of `fit_calm`.
     repeats: where the picture is that of the frame before: a webcam's clock, not a face that stands still. They get the parameters of the
       frame before. None: nowhere.
+    ahead: whether later frames may be looked at: what is recorded is known whole, what is live is not.
   """
   moments = _moments(frames)
   again = np.zeros(len(moments.first), bool) if repeats is None else np.asarray(repeats, bool)[moments.first]
   again[:1] = False
   kept = np.flatnonzero(~again)
   times, shots = moments.times[kept], moments.shots[kept]
-  made = calmed(_table(frames)[moments.first[kept]], inertia, times, stretches(times, shots), moments.valid[kept])
+  made = (smoothed if ahead else calmed)(_table(frames)[moments.first[kept]], inertia, times, stretches(times, shots), moments.valid[kept])
   table = made[(np.cumsum(~again) - 1)[moments.place]]
   parts, at = {}, 0
   for name in PARAMETERS:
@@ -67,8 +68,12 @@ def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None 
   return frames.replace(**parts)
 
 
-def calm_driver(driver: Driver) -> Driver:
+def calm_driver(driver: Driver, *, ahead: bool) -> Driver:
   """A driver by the inertia that its own track shows.
+
+  Args:
+    driver: the motion.
+    ahead: see `calm`.
 
   Raises:
     UserError: too short a track to say how noisy it is.
@@ -78,7 +83,7 @@ def calm_driver(driver: Driver) -> Driver:
     inertia = fit_calm(jax.tree.map(lambda leaf: np.asarray(leaf)[whole], driving(driver.frames).replace(camera=None)))
   except ValueError as error:
     raise UserError(f"{driver.path}: too short to tell its noise from its motion ({error}); render it without --calm") from error
-  return dataclasses.replace(driver, frames=calm(driver.frames, inertia, driver.repeats))
+  return dataclasses.replace(driver, frames=calm(driver.frames, inertia, driver.repeats, ahead=ahead))
 
 
 class _Moments(NamedTuple):

@@ -11,13 +11,14 @@ have to be searched for: on a grid, all channels at once. What a tracker errs sl
 
 Someone who sits still and then moves surprises such a filter, and it would lag. A frame that is more than three deviations from what
 was predicted is taken for motion: for that frame q grows until it is three. Small errors are filtered as before, and jumps are followed
-at once.
+at once. What is recorded can be known whole: `smoothed` asks the same model for the likeliest of all frames together.
 
 Neither the truth nor a picture is looked at: parameters only.
 """
 
 import functools
 import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -25,10 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from scipy.linalg import solveh_banded
 
 from silky_jax.physics.filter import init, smooth_track, update
+from silky_jax.physics.kinematics import history_weights
 
-__all__ = ["STILL", "STRENGTH", "Inertia", "calmed", "fit_inertia", "stretches"]
+__all__ = ["STILL", "STRENGTH", "Inertia", "calmed", "fit_inertia", "smoothed", "stretches"]
 
 # q s^(order + 1) / r, s the time between frames: what a frame's surprise is in units of the error it is seen with. Beyond 30 nothing is
 # filtered, below 1e-3 a channel stands still or keeps going for a thousand frames.
@@ -142,22 +145,102 @@ def calmed(
   """
   track = np.asarray(track)
   out = np.array(track, np.float32)
-  seen = jnp.ones(len(track), bool) if valid is None else jnp.asarray(valid)
-  for order in np.unique(inertia.order):
-    which = np.flatnonzero((inertia.order == order) & (inertia.noise > _LEAST_NOISE))
-    if not len(which):
-      continue
-    # In units of the noise, from the middle: float32 covariances of radians and metres would be tiny.
-    noise, rate, middle = strength * inertia.noise[which], inertia.process_noise[which], track[:, which].mean(axis=0)
-    scaled = jnp.asarray((track[:, which] - middle) / noise, jnp.float32)
-    mean = _filtered(scaled, jnp.asarray(times, jnp.float32), jnp.asarray(shots), seen, jnp.asarray(rate / noise, jnp.float32), int(order))
-    out[:, which] = np.asarray(mean, np.float64) * noise + middle
+  seen = np.ones(len(track), bool) if valid is None else np.asarray(valid, bool)
+  for which, scaled, rates, back in _by_order(track, inertia, strength):
+    mean = _filtered(scaled, *_frames(times, shots, seen), rates, int(inertia.order[which[0]]))[0]
+    out[:, which] = back(np.asarray(mean, np.float64))
   return out
 
 
+def _frames(times: np.ndarray, shots: np.ndarray, seen: np.ndarray) -> tuple[Array, Array, Array]:
+  return jnp.asarray(times, jnp.float32), jnp.asarray(shots), jnp.asarray(seen)
+
+
+def _by_order(track: np.ndarray, inertia: Inertia, strength: float) -> Iterator[tuple[np.ndarray, Array, Array, Callable]]:
+  """Channels of one order each: which, the track in units of the noise from its middle (float32 covariances of radians and metres would be
+  tiny), process noises in that unit, and the way back."""
+  for order in np.unique(inertia.order):
+    which = np.flatnonzero((inertia.order == order) & (inertia.noise > _LEAST_NOISE))
+    if len(which):
+      noise, rate, middle = strength * inertia.noise[which], inertia.process_noise[which], track[:, which].mean(axis=0)
+      scaled = jnp.asarray((track[:, which] - middle) / noise, jnp.float32)
+      yield which, scaled, jnp.asarray(rate / noise, jnp.float32), lambda x, n=noise, m=middle: x * n + m
+
+
+def smoothed(
+  track: Float[np.ndarray, "t c"],
+  inertia: Inertia,
+  times: Float[np.ndarray, "t"],
+  shots: Int[np.ndarray, "t"],
+  valid: Bool[np.ndarray, "t"] | None = None,
+  *,
+  strength: float = STRENGTH,
+) -> Float[np.ndarray, "t c"]:
+  """A track that is known whole: what is likeliest of all of it, frames before and after looked at.
+
+  Equation: per channel, with the same model and numbers as `calmed`, x minimises
+
+      sum_k ((x_k - z_k) / r)^2 + sum_k ((x_k - sum_j w_kj x_k-j) / (q_k reach_k))^2,
+
+  a banded linear system; q_k is raised where the causal filter was surprised.
+
+  Args:
+    track, inertia, times, shots, valid, strength: as of `calmed`.
+
+  Returns:
+    float32.
+  """
+  track = np.asarray(track)
+  out = np.array(track, np.float32)
+  seen = np.ones(len(track), bool) if valid is None else np.asarray(valid, bool)
+  for which, scaled, rates, back in _by_order(track, inertia, strength):
+    order = int(inertia.order[which[0]])
+    raised = np.asarray(_filtered(scaled, *_frames(times, shots, seen), rates, order)[1], np.float64)
+    rows = _expectations(np.asarray(times, np.float64), np.asarray(shots), order)
+    made = [_likeliest(np.asarray(scaled[:, k], np.float64), seen, rows, raised[:, k]) for k in range(len(which))]
+    out[:, which] = back(np.stack(made, axis=1))
+  return out
+
+
+class _Expected(NamedTuple):
+  """What is expected of each frame that has a history in its shot."""
+
+  at: Int[np.ndarray, "u"]
+  weights: Float[np.ndarray, "u h"]  # of the frames before it, newest first
+  reach: Float[np.ndarray, "u"]  # of a process noise, by the time of this frame
+
+
+def _expectations(times: np.ndarray, shots: np.ndarray, order: int) -> _Expected:
+  history = order + 1
+  if len(times) <= history:
+    return _Expected(np.zeros(0, int), np.zeros((0, history)), np.zeros(0))
+  at = np.arange(history, len(times))
+  at = at[shots[at] == shots[at - history]]
+  before = times[at[:, None] - np.arange(1, history + 1)]
+  window = np.concatenate([before[:, ::-1], times[at][:, None]], axis=1) - times[at][:, None]
+  weights = np.asarray(history_weights(jnp.asarray(window, jnp.float32), order=order)[:, 0], np.float64)
+  return _Expected(at, weights, np.prod(times[at][:, None] - before, axis=1) / math.factorial(history))
+
+
+def _likeliest(seen_at: np.ndarray, seen: np.ndarray, rows: _Expected, rates: np.ndarray) -> np.ndarray:
+  """Of one channel, in units of its noise."""
+  history, count = rows.weights.shape[1], len(seen_at)
+  trust = 1 / (rates[rows.at] * rows.reach) ** 2
+  terms = np.concatenate([np.ones((len(rows.at), 1)), -rows.weights], axis=1)  # of frame k, k - 1, ..
+  bands = np.zeros((history + 1, count))  # lower: bands[d, j] couples j and j + d
+  # A frame that was not tracked has next to no weight of its own: its neighbours say where it is.
+  own = np.where(seen, 1.0, 1e-6)
+  bands[0] = own
+  for newer in range(history + 1):
+    for older in range(newer, history + 1):
+      np.add.at(bands[older - newer], rows.at - older, trust * terms[:, newer] * terms[:, older])
+  return solveh_banded(bands, own * seen_at, lower=True)
+
+
 @functools.partial(jax.jit, static_argnums=5)
-def _filtered(track, times, shots, seen, rates, order: int) -> Float[Array, "t n"]:
-  """`filter.smooth_track` in units of the noise, with a process noise that a surprise raises: see the head of this file."""
+def _filtered(track, times, shots, seen, rates, order: int) -> tuple[Float[Array, "t n"], Float[Array, "t n"]]:
+  """Estimates, and the process noise that each frame was taken to have: `filter.smooth_track` in units of the noise, with a process noise
+  that a surprise raises. See the head of this file."""
   noise, history = jnp.eye(1), order + 1
 
   def step(state, frame):
@@ -172,7 +255,7 @@ def _filtered(track, times, shots, seen, rates, order: int) -> Float[Array, "t n
     known = (state.seen == history) & (shot == state.shot) & (reach > 0)
     raised = jnp.sqrt(rates**2 + jnp.where(known, unexplained / jnp.where(known, reach, 1.0) ** 2, 0.0))
     after, found = look(time, shot, process_noise=raised)
-    return after, found.mean[:, 0]
+    return after, (found.mean[:, 0], raised)
 
   start = init(len(rates), 1, order=order, dtype=track.dtype)
   return lax.scan(step, start, (track, times, shots, seen))[1]

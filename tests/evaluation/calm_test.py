@@ -56,9 +56,9 @@ def test_cameras_that_see_one_moment_agree(film):
 def test_a_driver_is_calmed_by_its_own_track_and_a_short_one_is_refused(film, tmp_path):
   frames, true = film
   driver = read_driver(write_driver(tmp_path / "motion.npz", frames, rig_name="open_head", rig_hash="0", fps=25.0))
-  found = calm_driver(driver)
+  found, ahead = (calm_driver(driver, ahead=ahead) for ahead in (False, True))
   off = lambda made: np.sqrt(np.mean((np.asarray(made.expression) - true["expression"])[20:] ** 2))
-  assert off(found.frames) < 0.75 * off(frames) and found.fps == driver.fps
+  assert off(ahead.frames) < 0.75 * off(found.frames) < 0.75**2 * off(frames) and found.fps == driver.fps
   short = dataclasses.replace(driver, frames=jax.tree.map(lambda leaf: leaf[:9], driver.frames))
   with pytest.raises(UserError, match="without --calm"):
-    calm_driver(short)
+    calm_driver(short, ahead=False)
