@@ -8,7 +8,7 @@ from silky_jax.apps import bench
 from silky_jax.config import UserError
 
 
-@pytest.mark.parametrize("backend", ["cpu", "xla"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("xla", marks=pytest.mark.slow)])
 def test_a_row_says_what_was_measured(tmp_path, monkeypatch, backend):
   monkeypatch.setitem(bench.SIZES, "tiny", (200, 32, 3))
   said = []

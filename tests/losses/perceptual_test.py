@@ -20,7 +20,7 @@ def _tree(weights):
   return tree | {f"NetLinLayer_{i}": {"Conv_0": {"kernel": head[None, None, :, None]}} for i, head in enumerate(layers["heads"])}
 
 
-@pytest.mark.parametrize(("net", "size"), [("alexnet", (64, 72)), ("vgg16", (32, 48))])
+@pytest.mark.parametrize(("net", "size"), [("alexnet", (64, 72)), pytest.param("vgg16", (32, 48), marks=pytest.mark.slow)])
 def test_equals_the_package(net, size):
   rng = np.random.default_rng(0)
   a, b = jnp.asarray(rng.uniform(size=(2, 2, *size, 3)), jnp.float32)
@@ -63,7 +63,9 @@ def _pair(size=(40, 48)):
   return jnp.asarray(rng.uniform(size=(2, 2, *size, 3)), jnp.float32)
 
 
-@pytest.mark.parametrize("net", ["alexnet", pytest.param("vgg16", marks=pytest.mark.slow)])  # a CPU has no such products: 30 s
+@pytest.mark.parametrize(
+  "net", [pytest.param(net, marks=pytest.mark.slow) for net in ("alexnet", "vgg16")]
+)  # a CPU has no such products: 10 and 30 s
 def test_half_precision_is_near(net):
   a, b = _pair((32, 40) if net == "vgg16" else (40, 48))[:, :1]
   weights = perceptual.load(net)
@@ -87,7 +89,7 @@ def test_precisions_are_one_on_a_cpu_and_said_aloud():
   assert "Precision.HIGHEST" in text and "Precision.DEFAULT" not in text
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])  # no such products on a CPU
 def test_a_target_known_before(precision):
   a, b = _pair()
   weights = perceptual.load("alexnet")

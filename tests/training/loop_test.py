@@ -117,6 +117,7 @@ def test_interrupted_and_resumed_equals_straight_through(straight, stopped, sequ
   assert steps == [5, 9, 10, 14]
 
 
+@pytest.mark.slow  # 34 s: a second whole run
 def test_pictures_on_the_device_change_no_bit(straight, sequence, rig, tmp_path):
   """A run whose pictures stay on the device, stopped and resumed: equal to the straight one that was sent its pictures."""
   stays = dataclasses.replace(CONFIG, loop=dataclasses.replace(CONFIG.loop, resident="yes"))
