@@ -10,9 +10,10 @@ from jaxtyping import Float
 from silky_jax.data.clips import load_drivers
 from silky_jax.data.formats import native
 from silky_jax.evaluation.calm import PARAMETERS, calm, fit_calm
+from silky_jax.physics.inertia import STRENGTH
 from silky_jax.types import Frame
 
-__all__ = ["LOW_PASSES", "WAYS", "drive"]
+__all__ = ["LOW_PASSES", "WAYS", "calmly", "drive", "driven_by"]
 
 _EURO_SLOPE_CUTOFF = 1.0  # Hz, as published
 
@@ -27,14 +28,18 @@ def drive(sequence: native.NativeSequence, way: str) -> native.NativeSequence:
   Raises:
     KeyError: another name.
   """
-  frames = load_drivers(sequence)
-  made = WAYS[way](sequence, frames)
+  return driven_by(sequence, WAYS[way](sequence, load_drivers(sequence)))
+
+
+def driven_by(sequence: native.NativeSequence, made: Frame) -> native.NativeSequence:
+  """The film with other driving parameters."""
   return dataclasses.replace(sequence, arrays=sequence.arrays | {name: np.asarray(getattr(made, name)) for name in PARAMETERS})
 
 
-def _calm(sequence: native.NativeSequence, frames: Frame, *, ahead: bool = False) -> Frame:
+def calmly(sequence: native.NativeSequence, frames: Frame, *, ahead: bool = False, strength: float = STRENGTH) -> Frame:
+  """The film's frames by `evaluation.calm`, fitted on its training frames."""
   repeats = np.isin(np.arange(len(sequence)), sequence.splits.get("repeat", ()))
-  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))), repeats, ahead=ahead)
+  return calm(frames, fit_calm(load_drivers(sequence, np.asarray(sequence.splits["train"]))), repeats, ahead=ahead, strength=strength)
 
 
 def _each(frames: Frame, change: Callable[[Float[np.ndarray, "t c"], float], np.ndarray]) -> Frame:
@@ -83,7 +88,7 @@ LOW_PASSES = {
 }
 WAYS: dict[str, Callable[[native.NativeSequence, Frame], Frame]] = {
   "tracked": lambda sequence, frames: frames,
-  "calm": _calm,
-  "smooth": functools.partial(_calm, ahead=True),
+  "calm": calmly,
+  "smooth": functools.partial(calmly, ahead=True),
   **LOW_PASSES,
 }

@@ -36,7 +36,7 @@ from silky_jax.render.pipeline import RenderConfig
 from silky_jax.studio.dataset import Truth
 from silky_jax.types import FlameRig, Frame, Variables
 
-__all__ = ["HELD_OUT", "measure_motion", "measure_pictures", "pictures"]
+__all__ = ["HELD_OUT", "jitter", "measure_motion", "measure_pictures", "pictures"]
 
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
@@ -47,6 +47,35 @@ _CHUNK = 16  # pictures rendered at a time
 
 
 # ---- pictures
+
+
+class _Shown(NamedTuple):
+  """Some frames of a split."""
+
+  images: Float[np.ndarray, "t h w 3"]
+  photos: Float[np.ndarray, "t h w 3"]
+  masks: Float[np.ndarray, "t h w"]
+  scores: dict[str, Float[np.ndarray, "t"]]
+
+
+def _show(
+  avatar: Avatar,
+  variables: Variables,
+  rig: FlameRig,
+  sequence: native.NativeSequence,
+  index: Int[np.ndarray, "t"],
+  settings: RenderConfig,
+  background: tuple[float, ...],
+) -> _Shown:
+  """Frames rendered and scored, so many at a time that one program serves all."""
+  color, see, parts = jnp.asarray(background), perceptual.load("alexnet"), []
+  for first in range(0, len(index), _CHUNK):
+    chosen = index[first : first + _CHUNK]
+    padded = sequence.frames(np.resize(chosen, _CHUNK))
+    image, photo, found = _render_and_score(avatar, settings, variables, rig, padded, color, see)
+    count = len(chosen)
+    parts.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], _Shown(image, photo, padded.mask, found)))
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def measure_pictures(
@@ -61,27 +90,19 @@ def measure_pictures(
 
   tlp: mean |LPIPS(r_t, r_t-1) - LPIPS(g_t, g_t-1)| of renders and truth (Chu et al. 2020).
   """
-  color, see = jnp.asarray(background), perceptual.load("alexnet")
+  see = perceptual.load("alexnet")
   gathered: dict[str, list[np.ndarray]] = {}
   for split in HELD_OUT:
     index = np.asarray(sequence.splits[split])
     if not len(index):  # a short film has no blocks
       continue
-    shown, photos, masks = [], [], []
-    for first in range(0, len(index), _CHUNK):
-      chosen = index[first : first + _CHUNK]
-      padded = sequence.frames(np.resize(chosen, _CHUNK))  # one shape, one program
-      image, photo, found = _render_and_score(avatar, settings, variables, rig, padded, color, see)
-      for name, values in found.items():
-        gathered.setdefault(name, []).append(np.asarray(values)[: len(chosen)])
-      shown.append(np.asarray(image)[: len(chosen)])
-      photos.append(np.asarray(photo)[: len(chosen)])
-      masks.append(np.asarray(padded.mask)[: len(chosen)])
-    pictures = [np.concatenate(part) for part in (shown, photos, masks)]
+    shown = _show(avatar, variables, rig, sequence, index, settings, background)
+    for name, values in shown.scores.items():
+      gathered.setdefault(name, []).append(values)
     pairs = scores.successive_pairs(index, np.zeros(0, int))
     for first in range(0, len(pairs), _CHUNK):
       chosen = pairs[first : first + _CHUNK]
-      found = _score_pairs(*(part[np.resize(chosen, (_CHUNK, 2))] for part in pictures), see)
+      found = _score_pairs(*(part[np.resize(chosen, (_CHUNK, 2))] for part in shown[:3]), see)
       for name, values in found.items():
         gathered.setdefault(name, []).append(np.asarray(values)[: len(chosen)])
   return {name: float(np.nanmean(np.concatenate(values))) for name, values in gathered.items()}
@@ -96,13 +117,7 @@ def pictures(
   background: tuple[float, ...],
 ) -> UInt8[np.ndarray, "t h w 3"]:
   """Renders of the last split that is held out, as bytes."""
-  index, color = np.asarray(sequence.splits[HELD_OUT[-1]]), jnp.asarray(background)
-  see, shown = perceptual.load("alexnet"), []
-  for first in range(0, len(index), _CHUNK):
-    chosen = index[first : first + _CHUNK]
-    image = _render_and_score(avatar, settings, variables, rig, sequence.frames(np.resize(chosen, _CHUNK)), color, see)[0]
-    shown.append(bytes_of(image)[: len(chosen)])
-  return np.concatenate(shown)
+  return bytes_of(_show(avatar, variables, rig, sequence, np.asarray(sequence.splits[HELD_OUT[-1]]), settings, background).images)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -166,15 +181,15 @@ def measure_motion(
   for name, (index, corrected) in ways.items():
     frames = load_drivers(sequence, index)
     track = _track(avatar, variables, rig, corrections.correct(variables, frames) if corrected else frames, index)
-    found[f"{name}.jitter_mm"] = _jitter(track.means[:, skin], index)
-    found[f"{name}.own_jitter_mm"] = _jitter(track.local[:, skin], index)
+    found[f"{name}.jitter_mm"] = jitter(track.means[:, skin], index)
+    found[f"{name}.own_jitter_mm"] = jitter(track.local[:, skin], index)
     found[f"{name}.covariance_jitter"] = float(track.flicker[:, skin].mean())
     if truth is not None:
       real = _MM * _true_points(truth[0], variables, rig, index)
       exact = _track(avatar, variables, rig, load_drivers(truth[1], index), index)
       for kind, own, other in (("", track.means, real), ("skull_", track.inside(track.means), exact.inside(real))):
-        found[f"{name}.{kind}jitter_mm"] = _jitter(own[:, skin], index)
-        found[f"{name}.{kind}true_jitter_mm"] = _jitter(other[:, skin], index)
+        found[f"{name}.{kind}jitter_mm"] = jitter(own[:, skin], index)
+        found[f"{name}.{kind}true_jitter_mm"] = jitter(other[:, skin], index)
         found[f"{name}.{kind}error_mm"] = float(np.sqrt(np.mean(np.sum((own - other)[:, skin] ** 2, axis=-1))))
     if name == "heldout":
       found |= _torn(variables, track, frames)
@@ -203,7 +218,7 @@ def _flicker(covariances, pairs):
   return jax.lax.map(lambda i: spd.distance(_MM**2 * covariances[i + 1], _MM**2 * covariances[i]), pairs)
 
 
-def _jitter(points: Float[np.ndarray, "t n 3"], index: Int[np.ndarray, "t"]) -> float:
+def jitter(points: Float[np.ndarray, "t n 3"], index: Int[np.ndarray, "t"]) -> float:
   """Root mean square third derivative, by divided differences of four frames that follow each other at most _STRIDE apart: on film without
   repeated pictures the third difference."""
   near = np.flatnonzero(np.all(np.stack([np.diff(index)[k : len(index) - 3 + k] for k in range(3)]) <= _STRIDE, axis=0))

@@ -27,13 +27,13 @@ def test_jitter_is_the_third_derivative_of_frames_that_are_near(index):
   index = np.asarray(index)
   time = index[:, None, None].astype(float)
   smooth = np.concatenate([time, time**2, 0 * time], axis=-1)
-  np.testing.assert_allclose(measures._jitter(smooth, index), 0.0, atol=1e-9)
+  np.testing.assert_allclose(measures.jitter(smooth, index), 0.0, atol=1e-9)
   cubic = np.concatenate([time**3, 0 * time, 0 * time], axis=-1)
-  np.testing.assert_allclose(measures._jitter(cubic, index), 6.0)
+  np.testing.assert_allclose(measures.jitter(cubic, index), 6.0)
   torn = np.where(index[:, None, None] > 9, cubic + 1e3, cubic)
   if 6 in index:
     torn[index == 10] -= 1e3  # what is behind the gap is no part of a motion
-  np.testing.assert_allclose(measures._jitter(torn, index), 6.0)
+  np.testing.assert_allclose(measures.jitter(torn, index), 6.0)
 
 
 def _row(case, **figures):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from silky_jax.config import UserError
 from silky_jax.evaluation.playback import driving
 from silky_jax.evaluation.reenact import Driver
-from silky_jax.physics.inertia import Inertia, calmed, fit_inertia, smoothed, stretches
+from silky_jax.physics.inertia import STRENGTH, Inertia, calmed, fit_inertia, stretches
 from silky_jax.types import Frame
 
 __all__ = ["PARAMETERS", "calm", "calm_driver", "fit_calm"]
@@ -40,7 +40,9 @@ def fit_calm(frames: Frame) -> Inertia:
   return fit_inertia(_table(frames)[moments.first[moments.valid]], times, stretches(times, shots))
 
 
-def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None = None, *, ahead: bool = False) -> Frame:
+def calm(
+  frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None = None, *, ahead: bool = False, strength: float = STRENGTH
+) -> Frame:
   """Frames whose driving parameters went through the causal filter, or the whole track's smoother; everything else is theirs.
 
   Args:
@@ -49,13 +51,16 @@ def calm(frames: Frame, inertia: Inertia, repeats: Bool[np.ndarray, "t"] | None 
     repeats: where the picture is that of the frame before: a webcam's clock, not a face that stands still. They get the parameters of the
       frame before. None: nowhere.
     ahead: whether later frames may be looked at: what is recorded is known whole, what is live is not.
+    strength: see `physics.inertia.calmed`.
   """
   moments = _moments(frames)
   again = np.zeros(len(moments.first), bool) if repeats is None else np.asarray(repeats, bool)[moments.first]
   again[:1] = False
   kept = np.flatnonzero(~again)
   times, shots = moments.times[kept], moments.shots[kept]
-  made = (smoothed if ahead else calmed)(_table(frames)[moments.first[kept]], inertia, times, stretches(times, shots), moments.valid[kept])
+  made = calmed(
+    _table(frames)[moments.first[kept]], inertia, times, stretches(times, shots), moments.valid[kept], ahead=ahead, strength=strength
+  )
   table = made[(np.cumsum(~again) - 1)[moments.place]]
   parts, at = {}, 0
   for name in PARAMETERS:

@@ -71,8 +71,8 @@ def read_driver(path: str | os.PathLike) -> Driver:
   frames = Frame(
     index=np.asarray(arrays.get("index", order), np.int32),
     time=np.asarray(arrays.get("time", order / fps), np.float32),
-    shot=np.zeros(count, np.int32),
-    timestep=order,
+    shot=np.asarray(arrays.get("shot", np.zeros(count)), np.int32),
+    timestep=np.asarray(arrays.get("timestep", order), np.int32),
     view=np.zeros(count, np.int32),
     camera=_camera(path, arrays, count),
     **motion,

@@ -11,14 +11,13 @@ have to be searched for: on a grid, all channels at once. What a tracker errs sl
 
 Someone who sits still and then moves surprises such a filter, and it would lag. A frame that is more than three deviations from what
 was predicted is taken for motion: for that frame q grows until it is three. Small errors are filtered as before, and jumps are followed
-at once. What is recorded can be known whole: `smoothed` asks the same model for the likeliest of all frames together.
+at once. What is recorded can be known whole: `ahead` asks the same model for the likeliest of all frames together.
 
 Neither the truth nor a picture is looked at: parameters only.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -31,14 +30,14 @@ from scipy.linalg import solveh_banded
 from silky_jax.physics.filter import init, smooth_track, update
 from silky_jax.physics.kinematics import history_weights
 
-__all__ = ["STILL", "STRENGTH", "Inertia", "calmed", "fit_inertia", "smoothed", "stretches"]
+__all__ = ["STILL", "STRENGTH", "Inertia", "calmed", "fit_inertia", "stretches"]
 
 # q s^(order + 1) / r, s the time between frames: what a frame's surprise is in units of the error it is seen with. Beyond 30 nothing is
 # filtered, below 1e-3 a channel stands still or keeps going for a thousand frames.
 _RATIOS = np.logspace(-3, 1.5, 28)
 _ORDERS = (1, 2)
-# Trackers err slowly too, which a fit of white errors takes for motion. Chosen on two films: of the studio's, at all three sizes of noise,
-# positions are nearest to the truth at 1.25 to 2; on the demo clip 1.5 takes 29 % of the jitter and 0.2 dB, 1 takes 19 % and 0.1 dB.
+# Trackers err slowly too, which a fit of white errors takes for motion: more than 1 brings positions nearer to a studio film's truth, and on
+# the demo clip takes more jitter and more of the picture. experiments/results/calm_strength.json has both, at four strengths.
 STRENGTH = 1.4
 STILL = 1e-7  # deviation of a channel that never moves: of radians, metres, coefficients
 _LEAST_NOISE = 1e-12  # what such a channel gets: a positive number
@@ -53,7 +52,6 @@ class Inertia(NamedTuple):
   noise: Float[np.ndarray, "c"]  # r: deviation of what is seen, the channel's unit
   process_noise: Float[np.ndarray, "c"]  # q: unit / s^(order + 1), as `filter.update` has it
   order: Int[np.ndarray, "c"]  # of the motion that is kept: 1 velocity, 2 acceleration
-  gain: Float[np.ndarray, "c"]  # log likelihood per prediction over that of the track as it is, in nats
 
 
 def fit_inertia(
@@ -77,7 +75,8 @@ def fit_inertia(
   center, spread = track.mean(axis=0), track.std(axis=0)
   still = spread <= STILL
   scaled = jnp.asarray((track - center) / np.where(still, 1.0, spread), jnp.float32)
-  step = float(np.median(np.diff(times)[np.diff(shots) == 0])) if len(times) > 1 else 1.0
+  _check_rows(shots, max(orders))
+  step = float(np.median(np.diff(times)[np.diff(shots) == 0]))
   found = [_likelihoods(scaled, times, shots, step, order) for order in orders]
   best = np.stack([likelihood.max(axis=1) for likelihood, _ in found])
   chosen = best.argmax(axis=0)
@@ -86,27 +85,33 @@ def fit_inertia(
   variance = np.stack([variance for _, variance in found])[chosen, channels, at]
   order = np.asarray(orders)[chosen]
   noise = np.where(still, _LEAST_NOISE, np.sqrt(variance) * np.where(still, 1.0, spread))
-  plain = np.stack([likelihood[:, -1] for likelihood, _ in found]).max(axis=0)  # the ratio at which nothing is filtered
-  gain = np.where(still, 0.0, best.max(axis=0) - plain)
-  return Inertia(noise, _RATIOS[at] * noise / step ** (order + 1), order, gain)
+  return Inertia(noise, _RATIOS[at] * noise / step ** (order + 1), order)
 
 
 def stretches(times: Float[np.ndarray, "t"], shots: Int[np.ndarray, "t"]) -> Int[np.ndarray, "t"]:
-  """A number per frame that changes at cuts and after gaps of more than 0.2 s: across either, nothing is predicted."""
-  return np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (np.diff(times) > _GAP + 1e-6))])
+  """A number per frame that changes at cuts, where time does not go on, and after gaps of more than 0.2 s: there nothing is predicted."""
+  gaps = np.diff(times)
+  return np.concatenate([[0], np.cumsum((np.diff(shots) != 0) | (gaps <= 0) | (gaps > _GAP + 1e-6))])
+
+
+def _with_history(shots: Int[np.ndarray, "t"], order: int) -> Int[np.ndarray, "u"]:
+  """Frames that have order + 1 others before them in their shot."""
+  at = np.arange(order + 1, len(shots))
+  return at[shots[at] == shots[at - order - 1]]
+
+
+def _check_rows(shots: Int[np.ndarray, "t"], order: int) -> None:
+  if (found := len(_with_history(shots, order))) < _FEWEST:
+    raise ValueError(f"fit_inertia: expected at least {_FEWEST} frames that {order + 1} others come before without a cut, found {found}")
 
 
 def _likelihoods(track, times, shots, step: float, order: int) -> tuple[Float[np.ndarray, "c g"], Float[np.ndarray, "c g"]]:
   """Per channel and ratio: log likelihood per prediction at the best noise, and that noise's variance."""
-  count, channels = track.shape
+  channels = track.shape[1]
   wide = jnp.repeat(track, len(_RATIOS), axis=1)  # every ratio is a point of its own
   rates = jnp.tile(jnp.asarray(_RATIOS / step ** (order + 1), jnp.float32), channels)
   means, variances = _predictions(wide, jnp.asarray(times, jnp.float32), jnp.asarray(shots), rates, order)
-  # The first frames of a stretch are taken as they are seen: they say nothing.
-  since = np.arange(count) - np.maximum.accumulate(np.where(np.diff(shots, prepend=shots[0] - 1) != 0, np.arange(count), 0))
-  at = np.flatnonzero(since > order)
-  if len(at) < _FEWEST:
-    raise ValueError(f"fit_inertia: expected at least {_FEWEST} frames that {order + 1} others come before without a cut, found {len(at)}")
+  at = _with_history(shots, order)  # the first frames of a stretch are taken as they are seen: they say nothing
   total = np.asarray(variances, np.float64)[at] + 1.0
   missed = (np.asarray(wide, np.float64)[at] - np.asarray(means, np.float64)[at]) ** 2
   variance = np.maximum(np.mean(missed / total, axis=0), 1e-12)
@@ -128,77 +133,47 @@ def calmed(
   shots: Int[np.ndarray, "t"],
   valid: Bool[np.ndarray, "t"] | None = None,
   *,
+  ahead: bool = False,
   strength: float = STRENGTH,
 ) -> Float[np.ndarray, "t c"]:
-  """A track by Kalman's filter, each frame by itself and those before it.
+  """A track by Kalman's filter, each frame by itself and those before it; or, known whole, what is likeliest of all of it.
 
-  Args:
-    track: as for `fit_inertia`, of any length.
-    inertia: of its channels.
-    times: seconds.
-    shots: counts cuts.
-    valid: False where a frame was not tracked: it is predicted. None: all were.
-    strength: times the noise that was found, at which the track is filtered. 1 is likeliest were all errors white.
-
-  Returns:
-    float32. The first frames of a shot are as they were tracked.
-  """
-  track = np.asarray(track)
-  out = np.array(track, np.float32)
-  seen = np.ones(len(track), bool) if valid is None else np.asarray(valid, bool)
-  for which, scaled, rates, back in _by_order(track, inertia, strength):
-    mean = _filtered(scaled, *_frames(times, shots, seen), rates, int(inertia.order[which[0]]))[0]
-    out[:, which] = back(np.asarray(mean, np.float64))
-  return out
-
-
-def _frames(times: np.ndarray, shots: np.ndarray, seen: np.ndarray) -> tuple[Array, Array, Array]:
-  return jnp.asarray(times, jnp.float32), jnp.asarray(shots), jnp.asarray(seen)
-
-
-def _by_order(track: np.ndarray, inertia: Inertia, strength: float) -> Iterator[tuple[np.ndarray, Array, Array, Callable]]:
-  """Channels of one order each: which, the track in units of the noise from its middle (float32 covariances of radians and metres would be
-  tiny), process noises in that unit, and the way back."""
-  for order in np.unique(inertia.order):
-    which = np.flatnonzero((inertia.order == order) & (inertia.noise > _LEAST_NOISE))
-    if len(which):
-      noise, rate, middle = strength * inertia.noise[which], inertia.process_noise[which], track[:, which].mean(axis=0)
-      scaled = jnp.asarray((track[:, which] - middle) / noise, jnp.float32)
-      yield which, scaled, jnp.asarray(rate / noise, jnp.float32), lambda x, n=noise, m=middle: x * n + m
-
-
-def smoothed(
-  track: Float[np.ndarray, "t c"],
-  inertia: Inertia,
-  times: Float[np.ndarray, "t"],
-  shots: Int[np.ndarray, "t"],
-  valid: Bool[np.ndarray, "t"] | None = None,
-  *,
-  strength: float = STRENGTH,
-) -> Float[np.ndarray, "t c"]:
-  """A track that is known whole: what is likeliest of all of it, frames before and after looked at.
-
-  Equation: per channel, with the same model and numbers as `calmed`, x minimises
+  Equation, with `ahead`: per channel, with the same model and numbers, x minimises
 
       sum_k ((x_k - z_k) / r)^2 + sum_k ((x_k - sum_j w_kj x_k-j) / (q_k reach_k))^2,
 
   a banded linear system; q_k is raised where the causal filter was surprised.
 
   Args:
-    track, inertia, times, shots, valid, strength: as of `calmed`.
+    track: as for `fit_inertia`, of any length; anything, NaN too, where not valid.
+    inertia: of its channels.
+    times: seconds.
+    shots: counts cuts.
+    valid: False where a frame was not tracked: its neighbours say where it is, those before it alone without `ahead`. None: all were.
+    ahead: whether later frames may be looked at.
+    strength: times the noise that was found, at which the track is filtered. 1 is likeliest were all errors white.
 
   Returns:
-    float32.
+    float32. Without `ahead` the first frames of a shot are as they were tracked, and what comes before anything was tracked lies in the
+    track's middle.
   """
   track = np.asarray(track)
-  out = np.array(track, np.float32)
   seen = np.ones(len(track), bool) if valid is None else np.asarray(valid, bool)
-  for which, scaled, rates, back in _by_order(track, inertia, strength):
-    order = int(inertia.order[which[0]])
-    raised = np.asarray(_filtered(scaled, *_frames(times, shots, seen), rates, order)[1], np.float64)
-    rows = _expectations(np.asarray(times, np.float64), np.asarray(shots), order)
-    made = [_likeliest(np.asarray(scaled[:, k], np.float64), seen, rows, raised[:, k]) for k in range(len(which))]
-    out[:, which] = back(np.stack(made, axis=1))
+  out, times, shots = np.array(track, np.float32), np.asarray(times, np.float64), np.asarray(shots)
+  for order in np.unique(inertia.order):
+    which = np.flatnonzero((inertia.order == order) & (inertia.noise > _LEAST_NOISE))
+    if not len(which) or not seen.any():
+      continue
+    # In units of the noise, from the middle: float32 covariances of radians and metres would be tiny.
+    noise, middle = strength * inertia.noise[which], track[seen][:, which].mean(axis=0)
+    scaled = np.where(seen[:, None], (track[:, which] - middle) / noise, 0.0)
+    rates = jnp.asarray(inertia.process_noise[which] / noise, jnp.float32)
+    frames = (jnp.asarray(x) for x in (scaled.astype(np.float32), times.astype(np.float32), shots, seen))
+    mean, raised = (np.asarray(found, np.float64) for found in _filtered(*frames, rates, int(order)))
+    if ahead:
+      rows = _expectations(times, shots, int(order))
+      mean = np.stack([_likeliest(scaled[:, k], seen, rows, raised[:, k]) for k in range(len(which))], axis=1)
+    out[:, which] = mean * noise + middle
   return out
 
 
@@ -211,11 +186,7 @@ class _Expected(NamedTuple):
 
 
 def _expectations(times: np.ndarray, shots: np.ndarray, order: int) -> _Expected:
-  history = order + 1
-  if len(times) <= history:
-    return _Expected(np.zeros(0, int), np.zeros((0, history)), np.zeros(0))
-  at = np.arange(history, len(times))
-  at = at[shots[at] == shots[at - history]]
+  history, at = order + 1, _with_history(shots, order)
   before = times[at[:, None] - np.arange(1, history + 1)]
   window = np.concatenate([before[:, ::-1], times[at][:, None]], axis=1) - times[at][:, None]
   weights = np.asarray(history_weights(jnp.asarray(window, jnp.float32), order=order)[:, 0], np.float64)
@@ -228,7 +199,7 @@ def _likeliest(seen_at: np.ndarray, seen: np.ndarray, rows: _Expected, rates: np
   trust = 1 / (rates[rows.at] * rows.reach) ** 2
   terms = np.concatenate([np.ones((len(rows.at), 1)), -rows.weights], axis=1)  # of frame k, k - 1, ..
   bands = np.zeros((history + 1, count))  # lower: bands[d, j] couples j and j + d
-  # A frame that was not tracked has next to no weight of its own: its neighbours say where it is.
+  # A frame that was not tracked has next to no weight of its own (none where it stands alone would leave it nowhere).
   own = np.where(seen, 1.0, 1e-6)
   bands[0] = own
   for newer in range(history + 1):
@@ -252,7 +223,7 @@ def _filtered(track, times, shots, seen, rates, order: int) -> tuple[Float[Array
     missed, total = place - guess.predicted_mean[:, 0], guess.predicted_covariance[:, 0, 0] + 1.0
     unexplained = jnp.maximum((missed / _USUAL) ** 2 - total, 0.0)
     reach = jnp.prod(time - state.times, axis=-1) / math.factorial(history)  # of a rate, by the time of this frame
-    known = (state.seen == history) & (shot == state.shot) & (reach > 0)
+    known = here & (state.seen == history) & (shot == state.shot) & (reach > 0)
     raised = jnp.sqrt(rates**2 + jnp.where(known, unexplained / jnp.where(known, reach, 1.0) ** 2, 0.0))
     after, found = look(time, shot, process_noise=raised)
     return after, (found.mean[:, 0], raised)

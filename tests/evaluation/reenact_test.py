@@ -78,7 +78,7 @@ def test_no_driver_at_all(tmp_path):
 
 def test_a_data_folder_drives(make_frames, tmp_path):
   frames = make_frames(5, seed=1)
-  frames = frames.replace(exposure=np.ones((5, 3), np.float32))
+  frames = frames.replace(exposure=np.ones((5, 3), np.float32), shot=np.asarray([0, 0, 0, 1, 1], np.int32))
   arrays = {key: np.asarray(getattr(frames, key)) for key in native.FRAME_KEYS}
   arrays |= {
     "shape": np.zeros(3),
@@ -86,11 +86,15 @@ def test_a_data_folder_drives(make_frames, tmp_path):
     "intrinsics": frames.camera.intrinsics[0],
     "world_to_camera": frames.camera.world_to_camera[0],
   }
-  splits = {name: [] for name in native.splits_lib.NAMES}
+  arrays["timestep"] = np.asarray([0, 1, 2, 1, 2], np.int32)  # the last two by another camera
+  splits = {name: [] for name in native.splits_lib.NAMES} | {"repeat": [2]}
   header = {"rig": "open-head", "rig_hash": "abc", "frames": 5, "width": 48, "height": 48, "fps": 20.0, "splits": splits}
   native.write_tables(tmp_path, header, arrays)
   driver = reenact.read_driver(tmp_path)
   np.testing.assert_array_equal(driver.frames.pose, frames.pose)
+  np.testing.assert_array_equal(driver.frames.shot, frames.shot)
+  np.testing.assert_array_equal(driver.frames.timestep, arrays["timestep"])
+  np.testing.assert_array_equal(driver.repeats, np.arange(5) == 2)
   assert (driver.fps, driver.frames.camera.height, driver.rig_name) == (20.0, 48, "open-head")
   with pytest.raises(UserError, match="For a dataset give its folder"):
     reenact.read_driver(tmp_path / "frames.npz")
