@@ -36,8 +36,8 @@ __all__ = ["STILL", "STRENGTH", "Inertia", "calmed", "fit_inertia", "stretches"]
 # filtered, below 1e-3 a channel stands still or keeps going for a thousand frames.
 _RATIOS = np.logspace(-3, 1.5, 28)
 _ORDERS = (1, 2)
-# Trackers err slowly too, which a fit of white errors takes for motion: more than 1 brings positions nearer to a studio film's truth, and on
-# the demo clip takes more jitter and more of the picture. experiments/results/calm_strength.json has both, at four strengths.
+# Trackers err slowly too, which a fit of white errors takes for motion: more than 1 brings positions nearer to a studio film's truth, and
+# on the demo clip takes more jitter and more of the picture. experiments/results/calm_strength.json has both, at four strengths.
 STRENGTH = 1.4
 STILL = 1e-7  # deviation of a channel that never moves: of radians, metres, coefficients
 _LEAST_NOISE = 1e-12  # what such a channel gets: a positive number
