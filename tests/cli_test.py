@@ -100,3 +100,14 @@ def test_user_errors_have_no_traceback(capsys, monkeypatch):
   monkeypatch.setitem(commands.COMMANDS, "train", commands.COMMANDS["train"]._replace(run=fail))
   code, _, err = _main(capsys, "train", "--data_dir=a", "--output_dir=b", "--compile_cache=")
   assert code == 2 and err == "error: the file x is missing\n"
+
+
+@pytest.mark.parametrize(("words", "calm"), [([], None), (["--calm=live"], "live"), (["--calm=whole"], "whole")])
+def test_render_is_told_what_was_asked_for(monkeypatch, words, calm):
+  from silky_jax.apps import player, show
+
+  told = {}
+  monkeypatch.setattr(player, "open_avatar", lambda checkpoint: checkpoint)
+  monkeypatch.setattr(show, "render_driven", lambda *places, **settings: told.update(places=places, **settings))
+  assert cli.main(["run.py", "render", "--checkpoint=c", "--flame_params=f", "--output_path=o.mp4", "--resolution=64", *words]) == 0
+  assert told == {"places": ("c", "f", "o.mp4"), "resolution": 64, "calm": calm}

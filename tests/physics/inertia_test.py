@@ -81,6 +81,17 @@ def test_nothing_is_taken_from_a_frame_that_was_not_tracked(ahead):
   assert np.isfinite(outs[0]).all() and np.abs(outs[0] - true)[[80, 81, 199]].max() < 0.3
 
 
+def test_a_frame_that_was_not_tracked_surprises_nobody():
+  """Far from where the track usually is, the frame after a gap is filtered as before: no motion is seen where nothing is."""
+  random = np.random.default_rng(0)
+  true = np.where(np.arange(300) < 200, 0.0, 10.0)[:, None] + np.zeros((300, 60))
+  seen = true + 0.1 * random.normal(size=true.shape)
+  times, shots, valid = np.arange(300) / 25, np.zeros(300, int), np.arange(300) != 260
+  found = fit_inertia(seen[:190], times[:190], shots[:190])
+  off = lambda x: np.sqrt(np.mean((x - true)[261] ** 2))
+  assert off(calmed(seen, found, times, shots, valid)) < 0.7 * off(seen)
+
+
 def test_where_time_does_not_go_on_there_is_a_cut():
   times, shots = np.asarray([0.0, 0.04, 0.08, 0.0, 0.04, 0.34, 0.38, 0.42]), np.asarray([0, 0, 0, 0, 0, 0, 0, 1])
   np.testing.assert_array_equal(stretches(times, shots), [0, 0, 0, 1, 1, 2, 2, 3])
