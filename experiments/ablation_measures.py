@@ -10,10 +10,12 @@ Positions are those of Gaussians that ride on skin, against the same UV points o
   own_jitter_mm  jitter of what the model adds to the mesh, in the surface's axes
   tearing        share of neighbours across borders of groups that are further apart, measured by the mesh, than twice what they usually
                  are, in the tenth of the held-out frames whose expression is farthest from the mean
+  tearing_doubled  the same in expressions twice as far from the mean as those, which no frame shows
   crack          there, root mean square difference of what the network moves two such neighbours by, in distances between neighbours
   seam           the same of where they are moved to in all frames alike: where hair begins it stands off the forehead
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -191,8 +193,8 @@ def measure_motion(
         found[f"{name}.{kind}jitter_mm"] = jitter(own[:, skin], index)
         found[f"{name}.{kind}true_jitter_mm"] = jitter(other[:, skin], index)
         found[f"{name}.{kind}error_mm"] = float(np.sqrt(np.mean(np.sum((own - other)[:, skin] ** 2, axis=-1))))
-    if name == "heldout":
-      found |= _torn(variables, track, frames)
+    if name == "heldout" and "transport" in variables.buffers:
+      found |= _torn(avatar, variables, rig, track, frames)
   return found
 
 
@@ -240,24 +242,27 @@ def _true_points(truth: Truth, variables: Variables, rig: FlameRig, index: Int[n
   return np.einsum("nk,tnkc->tnc", np.asarray(variables.buffers["barycentric"], np.float64), truth.vertices[index][:, corners])
 
 
-def _torn(variables: Variables, track: _Track, frames: Frame) -> dict[str, float]:
-  """`tearing`, `crack` and `seam`; nothing where there are no groups."""
+def _torn(avatar: Avatar, variables: Variables, rig: FlameRig, track: _Track, frames: Frame) -> dict[str, float]:
+  """`tearing` and the rest about borders of groups."""
   buffers = variables.buffers
-  if "transport" not in buffers:
-    return {}
   groups, neighbours = np.asarray(anatomy_of(buffers)[0].groups), np.asarray(buffers["neighbours"])
   mean, scale = np.asarray(buffers["mean_expression"]), np.asarray(buffers["expression_scale"])
-  far = np.sum(((np.asarray(frames.expression) - mean) / scale) ** 2, axis=-1)
+  expression = np.asarray(frames.expression)
+  far = np.sum(((expression - mean) / scale) ** 2, axis=-1)
   chosen = np.argsort(-far)[: max(1, round(_EXTREME * len(far)))]
   own, other = np.nonzero((groups[:, None] != groups[neighbours]) & (groups[:, None] >= 0) & (groups[neighbours] >= 0))
   other = neighbours[own, other]
   spacing = _MM * np.asarray(buffers["spacing"], np.float64)[own]
   apart = lambda points: np.linalg.norm(points[..., own, :] - points[..., other, :], axis=-1)
-  stretch = apart(track.means) / np.maximum(apart(track.anchors), _NEAR * spacing)
+  stretch = lambda means, anchors: apart(means) / np.maximum(apart(anchors), _NEAR * spacing)
+  widest = _TORN * np.median(stretch(track.means, track.anchors), axis=0)
   still = track.local.mean(axis=0)
   usual = lambda points: float(np.sqrt(np.mean((apart(points) / spacing) ** 2)))
+  doubled = dataclasses.replace(frames, expression=jnp.asarray(2 * expression - mean, frames.expression.dtype))
+  means, anchors = (_MM * np.asarray(part)[chosen] for part in _positions(avatar, variables, rig, doubled)[:2])
   return {
-    "tearing": float(np.mean(stretch[chosen] > _TORN * np.median(stretch, axis=0))),
+    "tearing": float(np.mean(stretch(track.means, track.anchors)[chosen] > widest)),
+    "tearing_doubled": float(np.mean(stretch(means, anchors) > widest)),
     "crack": usual(track.local[chosen] - still),
     "seam": usual(still),
   }

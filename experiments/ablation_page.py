@@ -48,7 +48,7 @@ _TRAIN = {
   "jitter in the skull": ("train.skull_jitter_mm", 2),
   "error there, mm": ("train.error_mm", 2),
 }
-_BORDERS = {"tearing": ("tearing", 4), "crack": ("crack", 3), "seam": ("seam", 3)}
+_BORDERS = {"tearing": ("tearing", 4), "doubled": ("tearing_doubled", 4), "crack": ("crack", 3), "seam": ("seam", 3)}
 _LABEL, _LINE = 130, 12  # px that a label takes
 _SHORT = {name: (_PICTURES | _MOTION)[name] for name in ("PSNR, dB", "jitter", "network's own", "covariances", "error, mm")}
 

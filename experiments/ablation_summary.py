@@ -13,6 +13,7 @@ _RATIOS = {
   "own_jitter": "heldout.own_jitter_mm",
   "covariance_jitter": "heldout.covariance_jitter",
   "tearing": "tearing",
+  "tearing_doubled": "tearing_doubled",
   "crack": "crack",
   "seam": "seam",
 }
@@ -81,7 +82,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
   The claim is the whole of the method: both terms in training, and the drivers calmed by inertia at run time; its base has neither.
   `studio` and `demo` say what each of the two does by itself. `beats_controls`: nearer to the true jitter than every control whose PSNR
   is not more than 0.1 dB below the claim's: frozen network, stronger penalties, and low passes of the drivers of several strengths (of
-  the film without the terms, and of a film trained on low-passed drivers).
+  the film without the terms, and of a film trained on low-passed drivers). `beats_calm_controls` lets the frozen network and the penalties
+  have the calm drivers too: what the terms in training add to those.
   """
   by_name = {row["case"]: row for row in rows}
   base, method = Look("none, noise 1"), Look("both, noise 1", "calm")
@@ -108,13 +110,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
   film = Look("smooth film", "smooth"), Look("smooth film, demo", "smooth")
   found["smooth_film"] = {"studio": change(by_name, film[0], base), "demo": change(by_name, film[1], Look("none, demo"))}
   found["studio_error_change_mm"] = (found["studio"]["terms and calm"] or {}).get("error_change_mm")
-  for name in ("tearing_ratio", "crack_ratio", "seam_ratio"):
+  borders = "tearing_ratio", "tearing_doubled_ratio", "crack_ratio", "seam_ratio"
+  for name in borders:
     found[name] = (found["studio"]["transport"] or {}).get(name)
+  free = change(by_name, Look("free network, transport"), Look("free network, none")) or {}
+  found["free_network"] = {name: free.get(name) for name in (*borders, "psnr_change_db", "error_change_mm")}
   looks = {name: Look(name, row.get("drivers", "tracked")) for name, row in by_name.items() if name.startswith("control")}
   looks |= {f"control: {way}": Look(base.case, way) for way in LOW_PASSES}
   controls = {name: change(by_name, look, base) for name, look in looks.items()}
   found["controls"] = {name: one for name, one in controls.items() if one is not None}
   found["beats_controls"] = _beats(change(by_name, method, base), found["controls"])
+  calm = {name: change(by_name, look._replace(way="calm"), base) for name, look in looks.items() if name in by_name}
+  found["calm_controls"] = {name: one for name, one in calm.items() if one is not None}
+  found["beats_calm_controls"] = _beats(change(by_name, method, base), found["calm_controls"])
   return found
 
 
