@@ -67,6 +67,7 @@ def get_config():
   c.model.transport.atoms = 64  # Gaussians per group and step; time grows with the square
   c.model.transport.frames = 1  # rendered frames of a clip, at most
   c.model.transport.blur = 3.0  # mm, below which shapes are not told apart
+  c.model.transport.reference = "mesh"  # where mass belongs; "rest": where each Gaussian rests beside it, so that motion alone counts
   c.model.transport.semi_reach = 30.0  # mm, further than which mass is rather lost than carried; rigid groups have no such limit
   c.model.transport.mobile_reach = 10.0
   c.model.transport.weight_family = "tanh"  # of a group's weight over its mobility; or sech, rational, constant

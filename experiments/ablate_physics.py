@@ -46,6 +46,7 @@ _UV = flags.DEFINE_integer("uv_size", 80, "Texels per side of the atlas; a multi
 _WIDTH = flags.DEFINE_integer("width", 64, "Hidden units of the network.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
 _CASES = flags.DEFINE_string("cases", "", "Only cases in whose name this regular expression is found.")
+_DRIVEN = flags.DEFINE_list("ways", [], "How held-out frames are driven, in every case; empty takes each case's own ways.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Cases at a time.", lower_bound=1)
 _GPUS = flags.DEFINE_list("gpus", [], "Numbers of the GPUs that cases take in turn; empty leaves that to JAX.")
 _MINUTES = flags.DEFINE_float("minutes", 1e9, "Begin no case after this.")
@@ -77,7 +78,8 @@ def _one(name: str) -> None:
   case = CASES[name]
   experiment = experiment_of(case, steps=_STEPS.value, uv_size=_UV.value, width=_WIDTH.value)
   sequence, truth = _load(case)
-  ways = {way: drive(sequence, way) for way in WAYS if case.swept or way in ("tracked", "calm", "smooth", case.drivers)}
+  usual = WAYS if case.swept else ("tracked", "calm", "smooth")
+  ways = {way: drive(sequence, way) for way in WAYS if way == case.drivers or way in (_DRIVEN.value or usual)}
   rig = jax.device_put(find_rig(sequence.rig_name, sequence.rig_hash))
   seeds = [int(seed) for seed in _SEEDS.value]
   made = train_together(experiment, ways[case.drivers], rig, seeds)

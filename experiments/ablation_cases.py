@@ -73,6 +73,9 @@ def _cases() -> dict[str, Case]:
     "groups face-parsing": both(model__transport__landmark_groups="face-parsing"),
     "groups one": both(model__transport__landmark_groups="one", model__transport__atoms=128, model__transport__levels=(1,)),
     **{f"transport x {share:g}": both(losses__regularizers__transport__weight=share) for share in (0.1, 0.3, 10.0)},
+    "transport x 0.1, demo": both(losses__regularizers__transport__weight=0.1)._replace(film="demo", noise=0.0),
+    "transport against rest": both(model__transport__reference="rest"),
+    "transport against rest, demo": both(model__transport__reference="rest")._replace(film="demo", noise=0.0),
     "transport x 0.3, demo": both(losses__regularizers__transport__weight=0.3)._replace(film="demo", noise=0.0),
     # Physics x 10 and transport x 0.3 together.
     "light": light._replace(swept=True),

@@ -38,7 +38,7 @@ from silky_jax.render.pipeline import RenderConfig
 from silky_jax.studio.dataset import Truth
 from silky_jax.types import FlameRig, Frame, Variables
 
-__all__ = ["HELD_OUT", "jitter", "measure_motion", "measure_pictures", "pictures"]
+__all__ = ["HELD_OUT", "jitter", "measure_motion", "measure_pictures", "pictures", "stretch"]
 
 HELD_OUT = ("heldout_blocks", "heldout_tail")
 _MM = 1e3
@@ -242,6 +242,14 @@ def _true_points(truth: Truth, variables: Variables, rig: FlameRig, index: Int[n
   return np.einsum("nk,tnkc->tnc", np.asarray(variables.buffers["barycentric"], np.float64), truth.vertices[index][:, corners])
 
 
+def stretch(
+  apart: Float[np.ndarray, "t p"], on_mesh: Float[np.ndarray, "t p"], spacing: Float[np.ndarray, "p"]
+) -> Float[np.ndarray, "t p"]:
+  """How far apart pairs of neighbours are, in the distance of their places on the mesh; two places that nearly meet there count as a
+  quarter of the distance between sites apart."""
+  return apart / np.maximum(on_mesh, _NEAR * spacing)
+
+
 def _torn(avatar: Avatar, variables: Variables, rig: FlameRig, track: _Track, frames: Frame) -> dict[str, float]:
   """`tearing` and the rest about borders of groups."""
   buffers = variables.buffers
@@ -254,15 +262,15 @@ def _torn(avatar: Avatar, variables: Variables, rig: FlameRig, track: _Track, fr
   other = neighbours[own, other]
   spacing = _MM * np.asarray(buffers["spacing"], np.float64)[own]
   apart = lambda points: np.linalg.norm(points[..., own, :] - points[..., other, :], axis=-1)
-  stretch = lambda means, anchors: apart(means) / np.maximum(apart(anchors), _NEAR * spacing)
-  widest = _TORN * np.median(stretch(track.means, track.anchors), axis=0)
+  usual_stretch = np.median(stretch(apart(track.means), apart(track.anchors), spacing), axis=0)
   still = track.local.mean(axis=0)
   usual = lambda points: float(np.sqrt(np.mean((apart(points) / spacing) ** 2)))
   doubled = dataclasses.replace(frames, expression=jnp.asarray(2 * expression - mean, frames.expression.dtype))
   means, anchors = (_MM * np.asarray(part)[chosen] for part in _positions(avatar, variables, rig, doubled)[:2])
+  torn = lambda means, anchors: float(np.mean(stretch(apart(means), apart(anchors), spacing) > _TORN * usual_stretch))
   return {
-    "tearing": float(np.mean(stretch(track.means, track.anchors)[chosen] > widest)),
-    "tearing_doubled": float(np.mean(stretch(means, anchors) > widest)),
+    "tearing": torn(track.means[chosen], track.anchors[chosen]),
+    "tearing_doubled": torn(means, anchors),
     "crack": usual(track.local[chosen] - still),
     "seam": usual(still),
   }

@@ -3,12 +3,13 @@
 python -m experiments.ablation_page
 """
 
+import re
 from typing import Any
 
 import numpy as np
 
 from experiments.ablation_drivers import LOW_PASSES
-from experiments.ablation_summary import Look, figure
+from experiments.ablation_summary import Look, change, figure
 from experiments.pages import DOCS, fill, read, table
 from silky_jax.charts import INKS
 
@@ -50,7 +51,29 @@ _TRAIN = {
 }
 _BORDERS = {"tearing": ("tearing", 4), "doubled": ("tearing_doubled", 4), "crack": ("crack", 3), "seam": ("seam", 3)}
 _LABEL, _LINE = 130, 12  # px that a label takes
+# Heading -> the cases under it, by the regular expression that all of a name matches.
+_SECTIONS = {
+  "Physics, part by part": r"means of order 1|covariances .*|absolute.*|world.*|two-sided|physics x .*",
+  "Transport, part by part": r"weights .*|without E.|groups .*|transport (x|against) .*",
+  "Physics x 10 and transport x 0.3": r"light.*",
+  "A network that nothing else holds back": r"free network.*",
+  "The film and its corrections": r"(calm|smooth) film.*|.*corrections.*",
+  "The UV splatter image": r"uv.*",
+  "Without a network, demo": r"no network.*",
+}
+_CHANGES = {
+  "nearer to true jitter": ("jitter_reduction", 100, 0, " %"),
+  "network's own jitter": ("own_jitter_ratio", 100, 0, " %"),
+  "covariances": ("covariance_jitter_ratio", 100, 0, " %"),
+  "error, mm": ("error_change_mm", 1, 2, ""),
+  "PSNR, dB": ("psnr_change_db", 1, 2, ""),
+  "mouth, dB": ("mouth_psnr_change_db", 1, 2, ""),
+  "eyes, dB": ("eyes_psnr_change_db", 1, 2, ""),
+  "tLP": ("tlp_change", 1, 4, ""),
+  "crack": ("crack_ratio", 100, 0, " %"),
+}
 _SHORT = {name: (_PICTURES | _MOTION)[name] for name in ("PSNR, dB", "jitter", "network's own", "covariances", "error, mm")}
+_REST = {"PSNR, dB": _PICTURES["PSNR, dB"], "mouth": _PICTURES["mouth"]} | _SHORT | _TRAIN | _BORDERS
 
 
 def _cell(rows: dict[str, Any], look: Look, key: str, digits: int) -> str:
@@ -68,6 +91,17 @@ def _lines(rows: dict[str, Any], looks: dict[str, Look], columns: dict[str, tupl
     if figure(rows, look, "psnr") is not None
   ]
   return table(["", *columns], lines)
+
+
+def _change_table(found: dict[str, dict[str, float] | None]) -> str:
+  """Changes against a base: ratios in per cent of it, the first column how much nearer to the truth (on a clip: lower)."""
+  lines = []
+  for name, one in found.items():
+    if one is None:
+      continue
+    cell = lambda key, times, digits, unit, one=one: f"{times * one[key]:.{digits}f}{unit}" if key in one else "-"
+    lines.append([name, *(cell(*column) for column in _CHANGES.values())])
+  return table(["", *_CHANGES], lines)
 
 
 def _scatter(title: str, groups: dict[str, list[tuple[float, float, str]]], x_label: str, y_label: str) -> str:
@@ -125,14 +159,56 @@ def _plane(rows: dict[str, Any], film: str) -> dict[str, list[tuple[float, float
   return {kind: [at(*pair) for pair in pairs if there(pair[0])] for kind, pairs in groups.items() if any(there(pair[0]) for pair in pairs)}
 
 
+def short(found: dict[str, Any]) -> str:
+  """What was asked of the method, and what the rows say of it."""
+  rows, told = {row["case"]: row for row in found["rows"]}, found["summary"]
+  studio, demo = told["studio"]["terms and calm"], told["demo"]["terms and calm"]
+  light = change(rows, Look("physics, demo", "calm"), Look("none, demo"))
+  share = lambda case, key="tearing_doubled": f"{figure(rows, Look(case), key).mean():.4f}"
+  per = lambda value: f"{100 * value:.0f} %"
+  verdict = {True: "yes", False: "**no**", None: "not run"}
+  torn = max(figure(rows, Look(case), "tearing").max() for case in rows if figure(rows, Look(case), "tearing") is not None)
+  runs = [run for row in found["rows"] for run in row["runs"]]
+  broken, skipped = sum(run["not_finite"] for run in runs), sum(run["skipped"] for run in runs)
+  lines = [
+    ["studio, noise 1: jitter of held-out frames 40 % nearer to the true one", per(studio["jitter_reduction"])],
+    ["there, PSNR at most 0.1 dB lower", f"{studio['psnr_change_db']:+.2f} dB"],
+    ["there, positions nearer to the true ones", f"{studio['error_change_mm']:+.2f} mm"],
+    ["there, nearer to the true jitter than every control of equal PSNR, driven as tracked", verdict[told["beats_controls"]]],
+    ["and than the same controls with calm drivers", verdict[told["beats_calm_controls"]]],
+    [
+      "demo clip: jitter 25 % lower at 0.2 dB",
+      f"{per(demo['jitter_reduction'])} at {demo['psnr_change_db']:+.2f} dB; without transport {per(light['jitter_reduction'])} at "
+      f"{light['psnr_change_db']:+.2f} dB",
+    ],
+    [
+      "tearing halved by transport, in expressions as filmed",
+      f"at most {torn:.4f} of the neighbours, in any case" if torn else "nothing to halve: none tears, in any case",
+    ],
+    ["in expressions twice as wide, noise 2", f"{share('none, noise 2')} -> {share('transport, noise 2')}"],
+    ["and for a network that nothing else holds back", f"{share('free network, none')} -> {share('free network, transport')}"],
+    ["not one value that is not finite", f"{broken} in {len(runs)} runs; {skipped:g} steps skipped"],
+  ]
+  return table(["asked", "found"], lines)
+
+
 def body(found: dict[str, Any]) -> str:
   """Everything between the marks, as Markdown."""
   rows = {row["case"]: row for row in found["rows"]}
   ladder = lambda film: {label: Look(f"{case}, {film}", way) for label, (case, way) in _LADDER.items()}
+  steps = {f"noise {name}": one for name, one in found["summary"]["noise_ladder"].items()}
   parts = [
     f"{found['frames']} frames at {found['size']} px, {found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}; means over "
     f"seeds ± their deviation; {found['machine']['device']}, commit {found['commit']}."
   ]
+  for heading, changes in (
+    ("Studio at noise 1, against neither term as tracked", found["summary"]["studio"]),
+    ("Both terms and calm drivers, over the noise ladder", steps),
+    ("Demo clip, against neither term as tracked", found["summary"]["demo"]),
+    ("Controls with the same calm drivers, studio at noise 1", found["summary"]["calm_controls"]),
+  ):
+    if any(changes.values()):
+      parts += [f"### {heading}", _change_table(changes)]
   for noise in _NOISES:
     looks = ladder(f"noise {noise}")
     if (true := figure(rows, looks["neither"], "heldout.true_jitter_mm")) is None:
@@ -152,11 +228,11 @@ def body(found: dict[str, Any]) -> str:
   controls = {name.removeprefix("control: "): own(name) for name in rows if name.startswith("control")}
   controls |= {f"{name}, calm": look._replace(way="calm") for name, look in controls.items()} | {way: Look(base, way) for way in LOW_PASSES}
   parts += ["### Controls, noise 1", _lines(rows, {"neither": Look(base), "both, calm": Look("both, noise 1", "calm")} | controls, _SHORT)]
-  told = {*ladder("demo").values(), *controls.values()}
-  shown = {look.case for look in told} | {f"{case}, noise {noise}" for case, _ in _LADDER.values() for noise in _NOISES}
-  rest = {name if own(name).way == "tracked" else f"{name}, driven so": own(name) for name in rows if name not in shown}
-  if rest:
-    parts += ["### Everything else, as tracked", _lines(rows, rest, _SHORT | _TRAIN | _BORDERS)]
+  for heading, pattern in _SECTIONS.items():
+    chosen = [name for name in rows if re.fullmatch(pattern, name)]
+    looks = {name if own(name).way == "tracked" else f"{name}, driven so": own(name) for name in chosen}
+    if looks:
+      parts += [f"### {heading}", _lines(rows, looks, _REST)]
   if found["missing"]:
     parts.append("Not run: " + "; ".join(sorted(found["missing"])) + ".")
   return "\n\n".join(parts)
@@ -170,6 +246,7 @@ def main() -> None:
     if groups := _plane(rows, film):
       title = f"Held-out frames of {words}: further left is calmer, further up a better picture"
       (_CHARTS / f"ablation_{name}.svg").write_text(_scatter(title, groups, "jitter, mm per frame^3", "PSNR, dB"))
+  fill(DOCS / "ablation.md", "ablation_page", short(found), part="in short")
   fill(DOCS / "ablation.md", "ablation_page", body(found))
 
 

@@ -25,13 +25,14 @@ def number(value: float) -> str:
   return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def fill(page: Path, module: str, body: str) -> None:
-  """Put text between a page's marks.
+def fill(page: Path, module: str, body: str, *, part: str = "") -> None:
+  """Put text between a page's marks, or between those of one of its parts.
 
   Raises:
     SystemExit: the page has no such marks.
   """
-  begin, text = f"<!-- figures: python -m experiments.{module} -->", page.read_text()
-  if begin not in text or _END not in text:
+  begin, text = f"<!-- figures: python -m experiments.{module}{part and f', {part}'} -->", page.read_text()
+  place = re.compile(f"{re.escape(begin)}.*?{re.escape(_END)}", flags=re.S)
+  if not place.search(text):
     raise SystemExit(f"{page}: the marks {begin!r} and {_END!r} are gone; put them back where the tables belong")
-  page.write_text(re.sub(f"{re.escape(begin)}.*{re.escape(_END)}", lambda _: f"{begin}\n{body}\n{_END}", text, flags=re.S))
+  page.write_text(place.sub(lambda _: f"{begin}\n{body}\n{_END}", text))

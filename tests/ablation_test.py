@@ -58,6 +58,13 @@ def test_summary():
   np.testing.assert_allclose([found["studio_psnr_change_db"], found["studio_error_change_mm"]], [-0.05, -0.5])
   np.testing.assert_allclose(found["tearing_ratio"], 0.4)
   assert found["beats_controls"] is True and found["demo_jitter_reduction"] is None and found["noise_ladder"]["2"] is None
+  assert found["beats_calm_controls"] is None and found["free_network"]["tearing_ratio"] is None  # not run
+  frozen = {"calm: psnr": 30.0, "calm: heldout.jitter_mm": 1.4}
+  rows[3] = _row("control: no network", **{"heldout.jitter_mm": 1.0, "psnr": 25.0, **frozen})  # as calm, and a better picture
+  rows += [_row("free network, none", tearing=0.2, tearing_doubled=0.4), _row("free network, transport", tearing=0.05, tearing_doubled=0.1)]
+  found = summary(rows)
+  assert found["beats_controls"] is True and found["beats_calm_controls"] is False
+  np.testing.assert_allclose([found["free_network"][f"{name}_ratio"] for name in ("tearing", "tearing_doubled")], 0.25)
   rows[0] = _row("none, noise 1", **{"heldout.jitter_mm": 3.0, **low, "one pole 0.5: heldout.jitter_mm": 1.2})
   assert summary(rows)["beats_controls"] is False
 

@@ -155,9 +155,15 @@ def sitter(config: ExperimentConfig, *, checkpoint: Path | str | None = None, ne
   return who._replace(capacity=max(who.capacity, next_capacity(max(int(show(row)[1]) for row in who.rows))))
 
 
+def _network_of(model: SilkyConfig) -> str:
+  return {"mlp": f"{model.width}x{model.depth}", "uv": f"uv {model.uv_width}"}.get(model.residual, model.residual)
+
+
 def _sized(model: SilkyConfig, network: str | None) -> SilkyConfig:
   if network is None:
     return model
+  if model.residual != "mlp":
+    raise UserError(f"bench avatar: --network is the size of an MLP, and the config's residual is {model.residual!r}; leave it out")
   width, _, depth = network.partition("x")
   if not (width.isdigit() and depth.isdigit() and int(width) and int(depth)):
     raise UserError(f"bench avatar: --network is WIDTHxDEPTH, like 256x6, found {network!r}")
@@ -262,7 +268,7 @@ def time_frames(who: Sitter, model: SilkyConfig, batch: int, counts: Counts, exa
     "what": "frame",
     "batch": batch,
     "size": who.camera.width,
-    "network": "none" if off else f"{model.width}x{model.depth}",
+    "network": "none" if off else _network_of(model),
   }
   row |= {"precision": "" if off else model.precision, "ms_latency": latency, "frames_per_second": rate * batch}
   drawn = [show(one) for one in sent[: -(-FRAMES // batch)]]
@@ -343,7 +349,7 @@ def _time_training(who: Sitter, config: ExperimentConfig, counts: Counts) -> dic
   latency, rate = _clock(call, counts.latency, counts.throughput)
   metrics = call(0)
   row: dict[str, Any] = {"what": "training step", "size": who.camera.width, "perceptual": config.losses.perceptual_net if networks else ""}
-  row |= {"terms": [*settings.weights, *settings.regularizers], "network": f"{config.model.width}x{config.model.depth}"}
+  row |= {"terms": [*settings.weights, *settings.regularizers], "network": _network_of(config.model)}
   row |= {"precision": config.model.precision, "clips": config.clips.clips, "rendered": config.clips.rendered}
   row |= {"ms_latency": latency, "steps_per_second": rate, "gaussians": int(jnp.sum(who.variables.buffers["alive"]))}
   row |= {"pairs": int(state.stats["pairs"]), "overflow": int(state.stats["overflow"]), "psnr": float(metrics["psnr"])}

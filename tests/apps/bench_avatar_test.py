@@ -59,6 +59,9 @@ def test_a_run_is_measured_as_it_was_trained(trained):
 def test_slips_are_refused(trained):
   with pytest.raises(UserError, match="WIDTHxDEPTH, like 256x6, found '256'"):
     bench_avatar.bench_avatar(CONFIG, network="256")
+  uv = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, residual="uv"))
+  with pytest.raises(UserError, match="size of an MLP, and the config's residual is 'uv'; leave it out"):
+    bench_avatar.bench_avatar(uv, network="8x2")
   with pytest.raises(UserError, match=r"precisions of float32, tf32, bfloat16, found half"):
     bench_avatar.bench_avatar(CONFIG, precisions=("half",))
   with pytest.raises(UserError, match="a run has its own"):

@@ -315,6 +315,22 @@ def test_transport_hears_what_leaves_the_mesh_and_lets_hair_be(start, trained, r
   assert jax.tree.map(lambda x: (x.shape, x.dtype), found.memory["transport"]) == jax.tree.map(lambda x: (x.shape, x.dtype), before)
 
 
+def test_transport_against_rest_lets_all_stand_off_and_hears_motion(start, trained, rig, make_frame):
+  values = {}
+  for reference in ("mesh", "rest"):
+    family = make(dataclasses.replace(CONFIG, transport=dataclasses.replace(_TRANSPORT, reference=reference)))
+
+    @jax.jit
+    def run(variables, family=family):
+      clip = jax.tree.map(lambda leaf: leaf[None, None], family.deform(variables, rig, make_frame()))
+      return family.regularize(variables, rig, make_frame(), Prediction(clip[0], None, None, clip[1]))["transport"]().value
+
+    drift = jnp.zeros((len(start.buffers["alive"]), 3)).at[:, 2].set(0.004)
+    values[reference] = run(_with(start, offset=drift)), run(trained)
+  assert values["mesh"][0] > 1e-3 and abs(values["rest"][0]) < 1e-5  # where it rests
+  assert values["rest"][1] > 1e-5  # what the network moves
+
+
 def test_a_rig_without_landmarks_is_told_what_to_do(start, rig, subject, make_frame):
   bare = rig.replace(landmarks=None)
   avatar = make(CONFIG)

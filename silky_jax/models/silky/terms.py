@@ -109,7 +109,7 @@ def _transport(config: SilkyConfig, variables: Variables, prediction: Prediction
   first = lambda x: (lambda y: y.reshape(-1, *y.shape[2:]))(x[:, : settings.frames])
   aux = prediction.aux
   means, local, offset = first(prediction.gaussians.means), first(aux["local"]), first(aux["offset"])
-  free = ~buffers["transport"]["held"][:, None]
+  free = ~buffers["transport"]["held"][:, None] | (settings.reference == "rest")
   turned = jnp.sum(matrix_from_quaternion(first(aux["carried"])) * offset[:, :, None, :], axis=-1)
   places = Places(
     anchors=first(aux["anchors"]) + jnp.where(free, turned, 0),
