@@ -129,8 +129,10 @@ def _render_and_score(avatar, settings, variables, rig, frames, background, see)
   image = jnp.clip(made, 0.0, 1.0)
   photo = scores.composite(jnp.asarray(frames.image), frames.mask, background)
   kept = ("psnr", "ssim", "lpips_alex", "mouth.psnr", "mouth.ssim", "eyes.psnr", "eyes.ssim")
-  found = scores.frame_scores(image, image, photo, frames.mask, frames.parts, lpips=lambda a, b: perceptual.lpips(see, a, b))
-  return image, photo, {name: found[name] for name in kept}
+  distance = lambda a, b: perceptual.lpips(see, a, b)
+  found = scores.frame_scores(image, image, photo, frames.mask, frames.parts, lpips=distance)
+  regions = scores.region_lpips(image, photo, frames.mask, frames.parts, lpips=distance)
+  return image, photo, {name: found[name] for name in kept} | regions
 
 
 @jax.jit

@@ -33,6 +33,8 @@ _PICTURES = {
   "eyes": ("eyes.psnr", 2),
   "SSIM": ("ssim", 3),
   "LPIPS": ("lpips_alex", 4),
+  "of the mouth": ("mouth.lpips_alex", 4),
+  "of the eyes": ("eyes.lpips_alex", 4),
   "tLP": ("tlp", 4),
   "PSNR of differences": ("temporal.psnr", 2),
 }

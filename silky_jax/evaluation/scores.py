@@ -25,6 +25,7 @@ __all__ = [
   "means_of",
   "pair_scores",
   "psnr",
+  "region_lpips",
   "ssim",
   "successive_pairs",
 ]
@@ -180,6 +181,30 @@ def frame_scores(
   """
   shown, values = _frame_scores(image, whole, target, mask, parts)
   return values | ({"lpips_alex": lpips(shown, target), "whole.lpips_alex": lpips(whole, target)} if lpips is not None else {})
+
+
+def region_lpips(
+  image: Float[Array, "t h w 3"],
+  target: Float[Array, "t h w 3"],
+  mask: Float[Array, "t h w"],
+  parts: UInt8[Array, "t h w"],
+  *,
+  lpips: Perceptual,
+) -> dict[str, Float[Array, "t"]]:
+  """LPIPS of the mouth and of the eyes, over the whole picture, which shows the truth everywhere else.
+
+  Args:
+    image, target, mask, parts, lpips: as in `frame_scores`.
+
+  Returns:
+    One number per frame under "mouth.lpips_alex" and "eyes.lpips_alex"; NaN where a region is not in sight.
+  """
+  found = {}
+  for name, labels in (("mouth", MOUTH), ("eyes", EYES)):
+    region = mask * _among(parts, labels)
+    seen = jnp.sum(region, axis=(-2, -1)) >= _SMALLEST_REGION
+    found[f"{name}.lpips_alex"] = jnp.where(seen, lpips(inside(image, target, region), target), jnp.nan)
+  return found
 
 
 @jax.jit

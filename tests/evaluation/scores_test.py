@@ -89,6 +89,15 @@ def test_frame_scores_by_region(pair):
   assert set(got) == {f"{r}{m}" for r in ("", "whole.", "mouth.", "eyes.") for m in ("psnr", "ssim")} | {"lpips_alex", "whole.lpips_alex"}
 
 
+def test_lpips_of_regions_sees_no_other_difference(pair):
+  a, b, mask, parts = _scene(pair)
+  distance = lambda x, y: jnp.abs(x - y).sum(axis=(1, 2, 3))
+  got = scores.region_lpips(a, b, mask, parts, lpips=distance)
+  np.testing.assert_allclose(got["mouth.lpips_alex"], distance(a[:, 24:30, 12:24], b[:, 24:30, 12:24]), rtol=1e-5)
+  np.testing.assert_allclose(got["eyes.lpips_alex"][0], distance(a[:1, 10:16, 10:16], b[:1, 10:16, 10:16])[0], rtol=1e-5)
+  assert np.isnan(got["eyes.lpips_alex"][1])  # there the only eye is outside the mask
+
+
 def test_paint_outside_the_head_counts_in_the_whole_picture_only(pair):
   a, b, mask, parts = _scene(pair)
   clean = scores.frame_scores(a, scores.inside(a, b, mask), b, mask, parts)
