@@ -28,7 +28,6 @@ def _cases() -> dict[str, Case]:
   both = lambda **changes: Case(changes={key.replace("__", "."): value for key, value in changes.items()})
   none = lambda **changes: both(**changes)._replace(terms=())
   ladder = {"none": (), "physics": ("physics",), "transport": ("transport",), "both": _BOTH}
-  light = both(losses__regularizers__physics__weight=1.0, losses__regularizers__transport__weight=0.3)
   free = {f"losses__regularizers__{name}__weight": 0.0 for name in ("motion", "smoothness")}
   ends = {"none": "tracked", "both": "calm"}
   told = lambda name, film: {"terms": ladder[name], "swept": name in ends, "filmed": ends.get(name, "") if film in (1.0, "demo") else ""}
@@ -73,18 +72,19 @@ def _cases() -> dict[str, Case]:
     "groups face-parsing": both(model__transport__landmark_groups="face-parsing"),
     "groups one": both(model__transport__landmark_groups="one", model__transport__atoms=128, model__transport__levels=(1,)),
     **{f"transport x {share:g}": both(losses__regularizers__transport__weight=share) for share in (0.1, 0.3, 10.0)},
-    "transport x 0.1, demo": both(losses__regularizers__transport__weight=0.1)._replace(film="demo", noise=0.0),
-    "transport against rest": both(model__transport__reference="rest"),
-    "transport against rest, demo": both(model__transport__reference="rest")._replace(film="demo", noise=0.0),
-    "transport x 0.3, demo": both(losses__regularizers__transport__weight=0.3)._replace(film="demo", noise=0.0),
-    # Physics x 10 and transport x 0.3 together.
-    "light": light._replace(swept=True),
-    "light, demo": light._replace(film="demo", noise=0.0, swept=True),
+    "transport against the mesh": both(model__transport__reference="mesh"),
+    "transport against the mesh, demo": both(model__transport__reference="mesh")._replace(film="demo", noise=0.0),
+    "transport against the mesh x 0.1": both(model__transport__reference="mesh", losses__regularizers__transport__weight=0.1),
+    "transport against the mesh x 0.1, demo": both(
+      model__transport__reference="mesh", losses__regularizers__transport__weight=0.1
+    )._replace(film="demo", noise=0.0),
+    "transport x 10, demo": both(losses__regularizers__transport__weight=10.0)._replace(film="demo", noise=0.0),
     # Where nothing else holds a network back, does transport?
     "free network, none": none(**free),
     "free network, physics": none(**free)._replace(terms=("physics",)),
     "free network, transport": none(**free)._replace(terms=("transport",)),
     "free network, both": both(**free),
+    "free network, transport against the mesh": none(**free, model__transport__reference="mesh")._replace(terms=("transport",)),
     # The UV splatter image.
     "uv, none": none(model__residual="uv"),
     "uv, both": both(model__residual="uv"),

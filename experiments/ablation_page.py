@@ -57,7 +57,6 @@ _LABEL, _LINE = 130, 12  # px that a label takes
 _SECTIONS = {
   "Physics, part by part": r"means of order 1|covariances .*|absolute.*|world.*|two-sided|physics x .*",
   "Transport, part by part": r"weights .*|without E.|groups .*|transport (x|against) .*",
-  "Physics x 10 and transport x 0.3": r"light.*",
   "A network that nothing else holds back": r"free network.*",
   "The film and its corrections": r"(calm|smooth) film.*|.*corrections.*",
   "The UV splatter image": r"uv.*",
@@ -240,6 +239,19 @@ def body(found: dict[str, Any]) -> str:
   return "\n\n".join(parts)
 
 
+def against_rest() -> str:
+  """Changes by the term's reference and weight, of one seed."""
+  found = read("transport_reference.json")
+  rows = {row["case"]: row for row in found["rows"]}
+  changes = {
+    f"{case}{', calm' if way == 'calm' else ''}": change(rows, Look(case, way), Look(f"none, {film}"))
+    for film, ending in (("demo", ", demo"), ("noise 1", ""))
+    for case in (f"both, {film}", f"transport x 0.1{ending}", f"transport against rest{ending}")
+    for way in ("tracked", "calm")
+  }
+  return _change_table(changes)
+
+
 def main() -> None:
   """Write both."""
   found = read("ablate_physics.json")
@@ -249,6 +261,7 @@ def main() -> None:
       title = f"Held-out frames of {words}: further left is calmer, further up a better picture"
       (_CHARTS / f"ablation_{name}.svg").write_text(_scatter(title, groups, "jitter, mm per frame^3", "PSNR, dB"))
   fill(DOCS / "ablation.md", "ablation_page", short(found), part="in short")
+  fill(DOCS / "ablation.md", "ablation_page", against_rest(), part="against rest")
   fill(DOCS / "ablation.md", "ablation_page", body(found))
 
 
