@@ -29,8 +29,8 @@ def regularize(config: SilkyConfig, variables: Variables, rig: FlameRig, clip: F
   `transparency`: 1 - sigmoid(a), without the network's part.
 
   Two are the flagship's own. `physics`, of a clip of at least four frames: `physics.term.physics_term`, over a sample of the Gaussians.
-  `transport`: `ot.term.transport_term`, of rendered frames: each group of Gaussians against where it rests, x + F o, or (`reference` "mesh")
-  against where the mesh has it, but for those that are meant to leave the mesh (`region_offset_limits`: hair).
+  `transport`: `ot.term.transport_term`, of rendered frames: each group of Gaussians against where it rests, x + F o, or (`reference`
+  "mesh") against where the mesh has it, but for those that are meant to leave the mesh (`region_offset_limits`: hair).
   """
   params, buffers, aux = variables.params["gaussians"], variables.buffers, prediction.aux
   neighbours = buffers["neighbours"]
