@@ -8,6 +8,7 @@ python -m experiments.ablate_physics --work_dir=runs/ablate_physics --demo_data=
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -62,6 +63,12 @@ def _row_path(name: str) -> Path:
   return Path(_WORK.value) / "rows" / f"{re.sub('[^a-z0-9.]+', '_', name.lower())}.json"
 
 
+def _recipe(case: Case) -> str:
+  """Tells a row of an earlier recipe from one of this."""
+  experiment = experiment_of(case, steps=_STEPS.value, uv_size=_UV.value, width=_WIDTH.value)
+  return hashlib.sha256(json.dumps(experiment.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _load(case: Case) -> tuple[native.NativeSequence, tuple[Truth, native.NativeSequence] | None]:
   """The film, driven as a tracker would have it; the truth, and the film driven by it."""
   if case.film == "demo":
@@ -105,7 +112,13 @@ def _one(name: str) -> None:
       "not_finite": sum(int(np.sum(~np.isfinite(leaf))) for leaf in jax.tree.leaves(variables.params)),
       "skipped": _STEPS.value * float(np.mean([row["skipped"][place] for row in made.metrics])),  # calls are equally long
     })  # fmt: skip
-  row = {"case": name, "settings": _settings(), "train_s": round(made.seconds, 1), "compile_s": [round(s, 1) for s in made.compiled]}
+  row = {
+    "case": name,
+    "settings": _settings(),
+    "recipe": _recipe(case),
+    "train_s": round(made.seconds, 1),
+    "compile_s": [round(s, 1) for s in made.compiled],
+  }
   row |= {"drivers": case.drivers, "device": jax.devices()[0].device_kind, "runs": runs}
   path = _row_path(name)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,10 +129,12 @@ def _one(name: str) -> None:
 
 
 def _rows() -> Iterator[dict[str, Any]]:
-  """What is done with these settings."""
-  for name in CASES:
-    if _row_path(name).exists() and (row := json.loads(_row_path(name).read_text()))["settings"] == _settings():
-      yield row
+  """What is done with these settings and this recipe."""
+  for name, case in CASES.items():
+    if _row_path(name).exists():
+      row = json.loads(_row_path(name).read_text())
+      if row["settings"] == _settings() and row.get("recipe") == _recipe(case):
+        yield row
 
 
 def _do(names: list[str]) -> dict[str, str]:

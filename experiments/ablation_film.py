@@ -54,9 +54,8 @@ def _columns(shown: UInt8[np.ndarray, "k t h w 3"], mask: Float[np.ndarray, "t h
   rows, columns = np.nonzero(mask.mean(axis=0) > 0.5)
   middle, top, bottom = int(columns.mean()), rows.min(), rows.max() + 1
   strips = np.repeat(np.moveaxis(shown[:, :, top:bottom, middle], 1, 2), _WIDE, axis=2)  # k, y, t, 3
-  wall = np.full((1, strips.shape[1], _GAP, 3), 255, np.uint8)
-  parts = [part for strip in strips for part in (strip, wall[0])][:-1]
-  return np.repeat(np.concatenate(parts, axis=1), 2, axis=0)
+  apart = np.pad(strips, ((0, 0), (0, 0), (0, _GAP), (0, 0)), constant_values=255)
+  return np.repeat(np.concatenate(apart, axis=1)[:, :-_GAP], 2, axis=0)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def short(found: dict[str, Any]) -> str:
   rows, told = {row["case"]: row for row in found["rows"]}, found["summary"]
   studio, demo = told["studio"]["terms and calm"], told["demo"]["terms and calm"]
   light = change(rows, Look("physics, demo", "calm"), Look("none, demo"))
-  share = lambda case, key="tearing_doubled": f"{figure(rows, Look(case), key).mean():.4f}"
+  share = lambda case: f"{figure(rows, Look(case), 'tearing_doubled').mean():.4f}"
   per = lambda value: f"{100 * value:.0f} %"
   verdict = {True: "yes", False: "**no**", None: "not run"}
   torn = max(figure(rows, Look(case), "tearing").max() for case in rows if figure(rows, Look(case), "tearing") is not None)

@@ -39,9 +39,7 @@ class TransportConfig:
   levels: tuple[int, ...] = (0, 1)  # 2 needs landmark groups
   atoms: int = 64  # per group and step; time grows with the square
   frames: int = 1  # of a clip's rendered frames
-  reference: Literal["mesh", "rest"] = (
-    "mesh"  # where mass belongs: on the mesh, or where each Gaussian rests beside it (motion alone counts)
-  )
+  reference: Literal["mesh", "rest"] = "mesh"  # where mass belongs: on the mesh, or where each Gaussian rests beside it
   blur: float = 3.0  # mm, about the spacing
   semi_reach: float = 30.0  # mm; rigid groups are balanced
   mobile_reach: float = 10.0
