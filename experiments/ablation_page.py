@@ -149,8 +149,8 @@ def _plane(rows: dict[str, Any], film: str) -> dict[str, list[tuple[float, float
   name = lambda case: Look(f"{case}, {film}")
   groups = {
     "as tracked": [(name(case), label) for label, (case, way) in _LADDER.items() if way == "tracked"],
-    "low passes, neither term": [(name("none")._replace(way=way), way) for way in LOW_PASSES],
     "calm, smooth": [(name(case)._replace(way=way), label) for label, (case, way) in _LADDER.items() if way in ("calm", "smooth")],
+    "low passes, neither term": [(name("none")._replace(way=way), way) for way in LOW_PASSES],
     "other controls": [
       (Look(case, rows[case].get("drivers", "tracked")), case.removeprefix("control: ")) for case in rows if case.startswith("control")
     ]
@@ -239,17 +239,24 @@ def body(found: dict[str, Any]) -> str:
   return "\n\n".join(parts)
 
 
-def against_rest() -> str:
-  """Changes by the term's reference and weight, of one seed."""
-  found = read("transport_reference.json")
-  rows = {row["case"]: row for row in found["rows"]}
-  changes = {
-    f"{case}{', calm' if way == 'calm' else ''}": change(rows, Look(case, way), Look(f"none, {film}"))
-    for film, ending in (("demo", ", demo"), ("noise 1", ""))
-    for case in (f"both, {film}", f"transport x 0.1{ending}", f"transport against rest{ending}")
-    for way in ("tracked", "calm")
-  }
-  return _change_table(changes)
+def uv_cost() -> str:
+  """What a frame and a training step take, by the network."""
+  found = read("uv_h200.json")["residual"]
+  lines = []
+  for name, one in found.items():
+    frames = {row["batch"]: row for row in one["frames"]["rows"] if row["network"] != "none"}
+    steps = {row["step"]: row for row in one["training"]["rows"]}
+    lines.append([
+      {"mlp": "MLP", "uv": "U-Net over the atlas"}[name],
+      f"{frames[1]['ms_latency']:.2f}",
+      *(f"{frames[batch]['frames_per_second']:,.0f}" for batch in (1, 8, 32)),
+      f"{frames[1]['peak_memory_mib']} / {frames[32]['peak_memory_mib']}",
+      f"{steps['photometric']['ms']:.2f}",
+      f"{steps['stage 3 of 3']['ms']:.2f}",
+      f"{steps['photometric']['peak_mib_so_far']:.0f}",
+    ])  # fmt: skip
+  head = ["", "frame at 512 px, ms", "frames/s, queued", "in batches of 8", "of 32", "peak MiB, 1 / 32", "training step without terms, ms"]
+  return table([*head, "all terms, ms", "peak MiB"], lines)
 
 
 def main() -> None:
@@ -261,7 +268,7 @@ def main() -> None:
       title = f"Held-out frames of {words}: further left is calmer, further up a better picture"
       (_CHARTS / f"ablation_{name}.svg").write_text(_scatter(title, groups, "jitter, mm per frame^3", "PSNR, dB"))
   fill(DOCS / "ablation.md", "ablation_page", short(found), part="in short")
-  fill(DOCS / "ablation.md", "ablation_page", against_rest(), part="against rest")
+  fill(DOCS / "ablation.md", "ablation_page", uv_cost(), part="uv")
   fill(DOCS / "ablation.md", "ablation_page", body(found))
 
 

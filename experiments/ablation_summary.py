@@ -27,8 +27,8 @@ class Look(NamedTuple):
   way: str = "tracked"
 
   def key(self, name: str) -> str:
-    """Of a figure in the runs."""
-    return name if self.way == "tracked" else f"{self.way}: {name}"
+    """Of a figure in the runs; training frames are driven in one way, the case's."""
+    return name if self.way == "tracked" or name.startswith("train.") else f"{self.way}: {name}"
 
 
 def figure(rows: dict[str, dict[str, Any]], look: Look, name: str) -> np.ndarray | None:
