@@ -46,7 +46,7 @@ def get_config(variant="mlp"):
   c.optimizer.rates["residual"] = (2e-3, 2e-5)
   c.clips.length = 5  # the windows that physics looks at
   c.model.condition_on_place = True
-  # Held to the mesh itself the demo's mouth and eyes lose 0.4 dB each, where the rig is least like the man; held to where each Gaussian
+  # Held to the mesh itself the demo's mouth and eyes lose 0.5 and 0.4 dB, where the rig is least like the man; held to where each Gaussian
   # rests, nothing, and its motion coheres as much.
   c.model.transport.reference = "rest"
   c.model.region_offset_limits.neck = 0.030  # the rig's neck is an average one
