@@ -8,7 +8,7 @@ import pytest
 from experiments import ablation_measures as measures
 from experiments.ablation_cases import CASES, experiment_of
 from experiments.ablation_drivers import LOW_PASSES, WAYS, drive
-from experiments.ablation_summary import summary
+from experiments.ablation_summary import Look, figure, summary
 from silky_jax.data.formats import native
 from silky_jax.training.experiment import build
 
@@ -67,6 +67,17 @@ def test_summary():
   np.testing.assert_allclose([found["free_network"][f"{name}_ratio"] for name in ("tearing", "tearing_doubled")], 0.25)
   rows[0] = _row("none, noise 1", **{"heldout.jitter_mm": 3.0, **low, "one pole 0.5: heldout.jitter_mm": 1.2})
   assert summary(rows)["beats_controls"] is False
+
+
+def test_a_figure_is_of_its_way_and_of_all_seeds():
+  """Training frames are driven in one way, whatever held-out frames are driven by."""
+  runs = [{"psnr": 1.0 + seed, "calm: psnr": 3.0 + seed, "train.error_mm": 5.0 + seed, "seam": (2.0, None)[seed]} for seed in range(2)]
+  rows = {"both": {"runs": runs}}
+  np.testing.assert_array_equal(figure(rows, Look("both"), "psnr"), [1.0, 2.0])
+  np.testing.assert_array_equal(figure(rows, Look("both", "calm"), "psnr"), [3.0, 4.0])
+  np.testing.assert_array_equal(figure(rows, Look("both", "calm"), "train.error_mm"), [5.0, 6.0])
+  assert figure(rows, Look("both"), "seam") is None  # not at every seed
+  assert figure(rows, Look("both", "smooth"), "psnr") is None and figure(rows, Look("none"), "psnr") is None
 
 
 def test_ways_to_drive_a_film():
